@@ -1,0 +1,3 @@
+"""pcapdiag: what the network did to an agent's requests."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,51 @@
+"""Step 7: what a detector is, what it concludes, and the one order in which findings are presented.
+
+Pure types (types), pure functions (summary, reach, parents, rank); scores and severities: docs/json-report.md.
+"""
+
+from __future__ import annotations
+
+from pcapdiag.findings.parents import ANY_CAUSE, PARENTS
+from pcapdiag.findings.rank import rank, verdict
+from pcapdiag.findings.summary import AgentSummary, Summary, stalls_of, summarise
+from pcapdiag.findings.types import (
+    ConcludeOf,
+    Conclusion,
+    CrossSignsOf,
+    Detector,
+    Diagnosis,
+    Domain,
+    Failure,
+    Finding,
+    FindingKind,
+    Limit,
+    Limits,
+    Score,
+    Severity,
+    SignsOf,
+)
+
+__all__ = [
+    "ANY_CAUSE",
+    "PARENTS",
+    "AgentSummary",
+    "ConcludeOf",
+    "Conclusion",
+    "CrossSignsOf",
+    "Detector",
+    "Diagnosis",
+    "Domain",
+    "Failure",
+    "Finding",
+    "FindingKind",
+    "Limit",
+    "Limits",
+    "Score",
+    "Severity",
+    "SignsOf",
+    "Summary",
+    "rank",
+    "stalls_of",
+    "summarise",
+    "verdict",
+]

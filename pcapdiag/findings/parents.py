@@ -1,0 +1,163 @@
+"""Which fault can bring about which, and whether it did: the root of a finding."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Final
+
+from pcapdiag.findings.types import FindingKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pcapdiag.findings.reach import Intervals, Reach
+    from pcapdiag.findings.types import Conclusion
+    from pcapdiag.trace import Tables
+
+RTO_ESTIMATE_NS: Final = 1_000_000_000
+"""How long after its cause a symptom may begin: the initial retransmission timeout (RFC 6298 section 2.1)."""
+
+ANY_CAUSE: Final = "*"
+"""In PARENTS: every finding of kind cause."""
+
+_OF_LOSS = ("policer", "microburst-loss", "incast", "link-freeze", "bufferbloat", "option-stripping", "seq-rewrite")
+_LOSS = ("fast-retransmit-loss", "lost-retransmission", "tail-loss-rto", "rto-backoff")
+_DEAD = (
+    "icmp-ptb-ignored", "pmtu-black-hole", "path-outage", "ecmp-member-blackhole", "idle-timeout-drop", "idle-timeout-reset",
+    "peer-dead", "injected-rst", "keepalive-race", "rst-mid-stream",
+)  # fmt: skip
+_GIVEN_UP = ("grpc-deadline-exceeded", "client-timeout-abort", "grpc-unavailable")
+
+PARENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "fast-retransmit-loss": _OF_LOSS,
+    "lost-retransmission": _OF_LOSS,
+    "tail-loss-rto": _OF_LOSS,
+    "rto-backoff": (
+        "icmp-ptb-ignored",
+        "pmtu-black-hole",
+        "path-outage",
+        "ecmp-member-blackhole",
+        "idle-timeout-drop",
+        "peer-dead",
+        *_OF_LOSS,
+    ),
+    "pmtu-black-hole": ("icmp-ptb-ignored",),
+    "spurious-retransmission": ("packet-reordering", "path-change", "link-freeze", "bufferbloat"),
+    "syn-loss": ("path-outage", "accept-queue-overflow", "snat-exhaustion", "arp-delay"),
+    "h2-tcp-hol": (*_DEAD, *_LOSS, "packet-reordering", *_OF_LOSS),
+    "tls-record-hol": (*_DEAD, *_LOSS, "packet-reordering", *_OF_LOSS),
+    "cwnd-collapse": (*_LOSS, "spurious-retransmission", *_OF_LOSS),
+    "zero-window": ("client-slow-consumer",),
+    "silly-window": ("client-slow-consumer",),
+    "rwnd-limited": ("window-scale-missing", "option-stripping", "client-slow-consumer"),
+    "window-scale-missing": ("option-stripping",),
+    "h2-flow-control-stall": ("client-slow-consumer",),
+    "h2-ping-ack-delay": ("zero-window", "client-slow-consumer"),
+    "rst-mid-stream": ("idle-timeout-drop", "idle-timeout-reset", "injected-rst", "conntrack-invalid-rst", "keepalive-race", "h2-goaway"),
+    "peer-dead": ("path-outage", "idle-timeout-drop"),
+    "connect-filtered": ("ipv6-broken", "path-outage"),
+    "dns-timeout": ("ip-fragment-loss", "dns-aaaa-race", "path-outage", "icmp-unreachable"),
+    "dns-slow": ("dns-timeout", "dns-search-fanout", "dns-truncated-tcp", "dns-servfail", "ip-fragment-loss"),
+    "dns-truncated-tcp": ("ip-fragmentation",),
+    "tls-slow": ("tls-hello-retry", "tls-cert-over-initcwnd", "tls-pq-clienthello", *_LOSS),
+    "tls-alert": ("tls-pq-clienthello",),
+    "chatty-round-trips": ("path-change", "bufferbloat"),
+    "grpc-deadline-exceeded": (ANY_CAUSE,),
+    "client-timeout-abort": (ANY_CAUSE,),
+    "h2-reset": (ANY_CAUSE,),
+    "grpc-unavailable": (*_DEAD, "connect-refused", "connect-filtered", "icmp-unreachable", "h2-goaway", "h2-reset", *_LOSS),
+    "ws-ping-timeout": (*_DEAD, "zero-window", "client-slow-consumer", *_LOSS),
+    "retry-storm": (*_GIVEN_UP, *_DEAD, *_LOSS),
+    "client-backoff": ("rate-limited", "retry-storm", *_GIVEN_UP, "connect-refused"),
+    "thundering-herd": ("retry-storm",),
+    "rate-limited": ("retry-storm",),
+    "server-think": ("retry-storm",),
+}
+"""Child code -> codes that can be its cause (the root DAG of the catalogue)."""
+
+
+def find_parents(drafts: Sequence[tuple[Conclusion, Reach]], tables: Tables, parents: Mapping[str, tuple[str, ...]]) -> dict[int, int]:
+    """Index of a draft -> index of the draft that is its cause; drafts come best first, and no finding causes itself."""
+    causes: dict[int, int] = {}
+    for child, (conclusion, reach) in enumerate(drafts):
+        codes = parents.get(conclusion.code, ())
+        candidates = [
+            (_nearness(reach, other_reach), index)
+            for index, (other, other_reach) in enumerate(drafts)
+            if index != child and _may_cause(other, codes) and not _descends(index, child, causes)
+            if _in_time(_starts(conclusion, tables), _windows(other, tables))
+        ]
+        near = [(distance, index) for distance, index in candidates if distance is not None]
+        if near:
+            causes[child] = min(near)[1]
+    return causes
+
+
+def _may_cause(parent: Conclusion, codes: tuple[str, ...]) -> bool:
+    if parent.kind in {FindingKind.RISK, FindingKind.CAPTURE}:
+        return False
+    return parent.code in codes or (ANY_CAUSE in codes and parent.kind is FindingKind.CAUSE)
+
+
+def _nearness(child: Reach, parent: Reach) -> int | None:
+    """0 shared exchange, 1 shared flow, 2 shared server, 3 the client of a fault towards several servers; None apart."""
+    if child.roots & parent.roots:
+        return 0
+    if child.flows & parent.flows:
+        return 1
+    if child.server_hosts & parent.server_hosts:
+        return 2
+    # One client talks to many servers: a fault seen towards a single one of them says nothing about the others.
+    if child.clients & parent.clients and len(parent.server_hosts) > 1:
+        return 3
+    return None
+
+
+def _starts(child: Conclusion, tables: Tables) -> Intervals:
+    """When a symptom shows; one without seconds of its own shows where its exchanges end."""
+    if child.intervals:
+        return child.intervals
+    ends = ((exchange, tables.exchanges[exchange].end_ns) for exchange in child.exchanges)
+    return tuple((exchange, end, end) for exchange, end in ends)
+
+
+def _windows(parent: Conclusion, tables: Tables) -> list[tuple[int, int]]:
+    """When a cause was at work; one without seconds of its own, during the whole of its exchanges."""
+    if parent.intervals:
+        return [(start, end) for _, start, end in parent.intervals]
+    rows = (tables.exchanges[exchange] for exchange in parent.exchanges)
+    return [(row.start_ns, row.end_ns) for row in rows]
+
+
+def _in_time(starts: Intervals, windows: list[tuple[int, int]]) -> bool:
+    """Do the intervals that begin within a window, or an RTO behind it, make up at least half of the time (or number)?"""
+    begins, ends = _spans(windows)
+    total = inside = 0
+    for _, start, end in starts:
+        weight = end - start or 1
+        total += weight
+        span = bisect_right(begins, start) - 1
+        if span >= 0 and start <= ends[span]:
+            inside += weight
+    return bool(total) and 2 * inside >= total
+
+
+def _spans(windows: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """Begins and ends of the windows, each an RTO longer, merged where they overlap."""
+    begins: list[int] = []
+    ends: list[int] = []
+    for begin, end in sorted(windows):
+        if ends and begin <= ends[-1]:
+            ends[-1] = max(ends[-1], end + RTO_ESTIMATE_NS)
+        else:
+            begins.append(begin)
+            ends.append(end + RTO_ESTIMATE_NS)
+    return begins, ends
+
+
+def _descends(finding: int, ancestor: int, causes: Mapping[int, int]) -> bool:
+    while finding in causes:
+        finding = causes[finding]
+        if finding == ancestor:
+            return True
+    return False

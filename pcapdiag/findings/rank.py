@@ -1,0 +1,172 @@
+"""The one order of findings: merged, scored, graded, each with its root.
+
+score = blocked seconds x confidence x blast; blast = 1 + log2(exchanges)/4 + log2(peers or agents)/4, at most 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from pcapdiag.findings.parents import PARENTS, find_parents
+from pcapdiag.findings.reach import Clock
+from pcapdiag.findings.severity import severity_of
+from pcapdiag.findings.summary import summarise
+from pcapdiag.findings.types import Domain, Finding, FindingKind, Score, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pcapdiag.findings.reach import Intervals, Reach
+    from pcapdiag.findings.types import Conclusion, Detector
+    from pcapdiag.flows.table import Quality
+    from pcapdiag.stalls.ledger import Ledger
+    from pcapdiag.trace import Tables
+
+HIDDEN_BELOW: Final = 0.25
+"""Confidence under which a finding is not shown."""
+
+UNATTRIBUTED_LIMIT: Final = 0.10
+"""Share of unattributed exchange-time above which no confidence exceeds UNATTRIBUTED_CAP."""
+
+UNATTRIBUTED_CAP: Final = 0.6
+
+BLAST_CAP: Final = 3.0
+
+_GROUP: Final = {FindingKind.CAUSE: 0, FindingKind.OUTCOME: 0, FindingKind.RISK: 1, FindingKind.CAPTURE: 2}
+
+
+def rank(
+    conclusions: Iterable[Conclusion],
+    ledger: Ledger,
+    tables: Tables,
+    detectors: Iterable[Detector],
+    parents: Mapping[str, tuple[str, ...]] = PARENTS,
+) -> tuple[Finding, ...]:
+    """All findings worth showing: causes and outcomes by score, then risks, then what concerns the capture."""
+    by_code = {detector.code: detector for detector in detectors}
+    clock = Clock.of(tables, ledger)
+    shown = [c for c in _capped(_merged(conclusions, clock), tables, ledger) if c.confidence.value >= HIDDEN_BELOW]
+    drafts = [(conclusion, clock.reach(conclusion)) for conclusion in shown]
+    findings = [_finding(conclusion, reach, by_code[conclusion.code], clock) for conclusion, reach in drafts]
+    order = sorted(range(len(findings)), key=lambda i: _order(findings[i], drafts[i][1]))
+    causes = find_parents([drafts[i] for i in order], tables, parents)
+    return tuple(
+        replace(findings[i], rank=place + 1, caused_by=findings[order[causes[place]]].code if place in causes else None)
+        for place, i in enumerate(order)
+    )
+
+
+def verdict(findings: Iterable[Finding], quality: Iterable[Quality]) -> str:
+    """Who can fix it: a domain, "healthy", or "capture" when no capture is good enough to say."""
+    grades = [one.grade for one in quality]
+    if grades and all(grade == "F" for grade in grades):
+        return Domain.CAPTURE.value
+    # The first of those with the most blocked time: findings come best first.
+    worst = max((f for f in findings if f.severity >= Severity.MEDIUM), key=lambda f: f.blocked_ns, default=None)
+    return worst.domain.value if worst is not None else "healthy"
+
+
+def _capped(conclusions: Iterable[Conclusion], tables: Tables, ledger: Ledger) -> Iterable[Conclusion]:
+    """Much unattributed time means that we do not understand this capture: it caps every confidence."""
+    ratio = summarise(tables, ledger).unattributed_ratio
+    if ratio <= UNATTRIBUTED_LIMIT:
+        return conclusions
+    why = f"{ratio:.0%} of the time is unattributed"
+    return [replace(one, confidence=one.confidence.capped(UNATTRIBUTED_CAP, why)) for one in conclusions]
+
+
+def _merged(conclusions: Iterable[Conclusion], clock: Clock) -> list[Conclusion]:
+    """One conclusion per cause and server; the costliest speaks for the others."""
+
+    def path(conclusion: Conclusion) -> tuple[str, str, str, list[tuple[int, int]]]:
+        servers = sorted(clock.reach(conclusion).servers)
+        return conclusion.code, conclusion.kind.value, str(conclusion.details.get("variant")), servers
+
+    merged = []
+    for (_, _, _, servers), group in groupby(sorted(conclusions, key=lambda c: (path(c), _place(c))), key=path):
+        members = list(group)
+        merged += [_one(members)] if servers else members
+    return merged
+
+
+def _place(conclusion: Conclusion) -> tuple[Intervals, tuple[tuple[int, int], ...], str]:
+    """Where a conclusion stands among its likes, whatever order the detectors ran in."""
+    return conclusion.intervals, tuple((frame.capture, frame.number) for frame in conclusion.frames), conclusion.summary
+
+
+def _one(members: list[Conclusion]) -> Conclusion:
+    first = max(members, key=lambda c: (c.stall_ns, c.confidence.value))
+    if len(members) == 1:
+        return first
+    frames = [frame for one in (first, *(m for m in members if m is not first)) for frame in one.frames]
+    return replace(
+        first,
+        stall_ns=sum(one.stall_ns for one in members),
+        intervals=tuple(sorted({interval for one in members for interval in one.intervals})),
+        at_least=any(one.at_least for one in members),
+        exchanges=tuple(sorted({exchange for one in members for exchange in one.exchanges})),
+        flows=tuple(sorted({flow for one in members for flow in one.flows})),
+        frames=tuple(dict.fromkeys(frames)),
+        summary=f"{first.summary} ({len(members) - 1} more like it on the same path)",
+        lowers_verdict=any(one.lowers_verdict for one in members),
+    )
+
+
+def _finding(conclusion: Conclusion, reach: Reach, detector: Detector, clock: Clock) -> Finding:
+    """A finding without its place."""
+    blocked_ns = clock.blocked_ns(conclusion.intervals)
+    blast = _blast(reach)
+    confidence = conclusion.confidence.value
+    return Finding(
+        rank=0,
+        conclusion=conclusion,
+        title=detector.title,
+        domain=detector.domain,
+        severity=severity_of(conclusion, reach, detector, clock, blocked_ns),
+        score=Score(value=blocked_ns / 1e9 * confidence * blast, blocked_ns=blocked_ns, confidence=confidence, blast=blast),
+        blocked_ns=blocked_ns,
+        perceived_ns=clock.perceived_ns(conclusion.intervals),
+        calls=_calls(reach, clock.tables),
+        caused_by=None,
+        remedy=conclusion.remedy or detector.remedy,
+        references=detector.references,
+        fingerprint=_fingerprint(conclusion, reach, clock),
+    )
+
+
+def _blast(reach: Reach) -> float:
+    """How wide it hit."""
+    ends = max(len(reach.server_hosts), len(reach.agents), 1)
+    return min(1 + 0.25 * math.log2(max(len(reach.roots), 1)) + 0.25 * math.log2(ends), BLAST_CAP)
+
+
+def _calls(reach: Reach, tables: Tables) -> tuple[int, ...]:
+    calls = {tables.calls.of_exchange.get(exchange) for exchange in reach.roots}
+    return tuple(sorted(call for call in calls if call is not None))
+
+
+def _order(finding: Finding, reach: Reach) -> tuple[object, ...]:
+    conclusion = finding.conclusion
+    weight = finding.severity if conclusion.kind is FindingKind.CAPTURE else finding.score.value
+    start = math.inf if reach.start_ns is None else reach.start_ns
+    return _GROUP[conclusion.kind], -weight, -conclusion.confidence.value, start, conclusion.code, _place(conclusion)
+
+
+def _fingerprint(conclusion: Conclusion, reach: Reach, clock: Clock) -> str:
+    """SHA-256 of what makes the fault the same fault in another capture: no times, no counts, no ephemeral port."""
+    tables = clock.tables
+    rows = [tables.exchanges[exchange] for exchange in sorted(reach.roots)]
+    names = {str(name) for row in rows if (name := row.facts.get("server_name"))}
+    what = [
+        conclusion.code,
+        sorted(tables.addresses.text(client) for client in reach.clients),
+        sorted(names) or sorted(tables.addresses.endpoint(*server) for server in reach.servers),
+        sorted({row.protocol.value for row in rows}),
+        conclusion.identity,
+    ]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()

@@ -1,0 +1,103 @@
+"""Columns of TCP packets that compare both directions: RTT samples, bytes in flight, duplicate ACKs, IP-ID continuity."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pcapdiag.columns import I32, I64, U8, U16, Bools
+from pcapdiag.flows.pieces import key
+from pcapdiag.flows.segmented import LOWEST, group_starts, running_max, shifted
+from pcapdiag.flows.sequence import Sequence
+from pcapdiag.flows.table import Acks, Kind, Pieces
+from pcapdiag.packets.table import ACK, FIN, RST, SYN
+
+
+def rtt_samples(acks: Acks, pieces: Pieces, sequence: Sequence, segment_count: int) -> I64:
+    """RTT tap to receiver and back per row of Segments; -1 none (RFC 6298 section 3).
+
+    An ACK gives a sample when the last byte it covers was seen before it, in order, and no byte it newly covers was
+    seen twice (Karn) or came behind a hole.
+    """
+    samples = np.full(segment_count, -1, np.int64)
+    if not len(acks) or not len(pieces):
+        return samples
+    row = np.searchsorted(key(pieces.fd, pieces.start), key(acks.fd, acks.offset - 1), side="right") - 1
+    inside = row >= 0
+    row = np.maximum(row, 0)
+    inside &= (pieces.fd[row] == acks.fd) & (acks.offset - 1 < pieces.stop[row]) & (pieces.in_order_ns[row] == pieces.ts_ns[row])
+    inside &= pieces.ts_ns[row] <= acks.ts_ns
+    before = shifted(acks.offset, group_starts(acks.fd), 0)
+    inside &= ~_resent_within(sequence, acks.fd, before, acks.offset)
+    samples[acks.segment[inside]] = (acks.ts_ns - pieces.ts_ns[row])[inside]
+    return samples
+
+
+def _resent_within(sequence: Sequence, fd: I64, start: I64, stop: I64) -> Bools:
+    """Does a packet that repeats bytes or fills a hole overlap [start, stop)?"""
+    old = np.flatnonzero((sequence.kind == Kind.SEEN_AGAIN) | (sequence.kind == Kind.FILL))
+    if not len(old):
+        return np.zeros(len(fd), np.bool_)
+    order = np.argsort(key(sequence.fd[old], sequence.seq[old]), kind="stable")
+    old = old[order]
+    begins = key(sequence.fd[old], sequence.seq[old])
+    reach = running_max(sequence.stop[old], group_starts(sequence.fd[old]))
+    row = np.searchsorted(begins, key(fd, stop)) - 1
+    valid = row >= 0
+    row = np.maximum(row, 0)
+    hit: Bools = valid & (sequence.fd[old][row] == fd) & (reach[row] > start)
+    return hit
+
+
+def in_flight(flow_first: Bools, direction: U8, stop: I64, ack: I64, occupies: Bools) -> I64:
+    """Bytes sent and not acknowledged at the tap, per packet that carries some; -1 elsewhere. Inputs by flow, then time."""
+    result = np.full(len(stop), -1, np.int64)
+    for way in (0, 1):
+        mine = direction == way
+        high = running_max(np.where(mine & occupies, stop, LOWEST), flow_first)
+        acked = running_max(np.where(~mine & (ack >= 0), ack, LOWEST), flow_first)
+        take = mine & occupies & (acked != LOWEST) & (high >= acked)
+        result[take] = (high - acked)[take]
+    return result
+
+
+def duplicate_acks(sequence: Sequence, *, flags: U8, payload_len: I64, window: U16, has_sack: Bools) -> I32:
+    """Number of each duplicate ACK in its series, 0 for others (RFC 5681 section 2; with SACK the window may change). fd order."""
+    pure = (payload_len == 0) & ((flags & (SYN | FIN | RST)) == 0) & ((flags & ACK) > 0) & (sequence.kind == Kind.CONTROL)
+    at_next = (sequence.high_before == LOWEST) | (sequence.seq == sequence.high_before)
+    last_window = shifted(window.astype(np.int64), sequence.first, -1)
+    repeated = pure & at_next & (sequence.ack == sequence.acked_before) & (window > 0) & ((window == last_window) | has_sack)
+    new_series = sequence.first | (sequence.ack > sequence.acked_before)
+    count = np.cumsum(repeated)
+    base = np.maximum.accumulate(np.where(new_series, count - repeated, 0))
+    return np.where(repeated, count - base, 0).astype(np.int32)
+
+
+def id_gaps(fd: I64, ip_id: U16, packets_sent: I64, usable: Bools, fd_count: int) -> I32:
+    """IP-IDs skipped before each packet in its direction; -1 where a direction does not number consecutively. fd order.
+
+    Args:
+        fd: flow direction.
+        ip_id: IPv4 identification.
+        packets_sent: IDs the packet itself takes (a super-segment takes one a segment).
+        usable: packets numbered by the connection: not SYN or RST (other sockets' counters), not ID 0.
+        fd_count: how many fds there are.
+    """
+    result = np.full(len(fd), -1, np.int32)
+    at = np.flatnonzero(usable)
+    if len(at) < 4:
+        return result
+    group, number = fd[at], ip_id[at].astype(np.int64)
+    begins = group_starts(group)
+    step = ((number - shifted(number, begins, 0) + 0x8000) & 0xFFFF) - 0x8000
+    step[begins] = 0
+    total = np.cumsum(step)
+    start = np.maximum.accumulate(np.where(begins, np.arange(len(at)), 0))
+    absolute = total - total[start]
+    expected = shifted(running_max(absolute + packets_sent[at], begins), begins, 0)
+    skipped = np.where(begins, 0, absolute - expected)
+    # Consecutive numbering shows in most neighbours: a shared or random counter skips nearly every time.
+    steady = np.bincount(group, weights=(skipped == 0) & ~begins, minlength=fd_count)
+    pairs = np.bincount(group, weights=~begins, minlength=fd_count)
+    continuous = (pairs >= 3) & (steady >= 0.7 * pairs)
+    result[at] = np.where(continuous[group], np.maximum(skipped, 0), -1)
+    return result

@@ -1,0 +1,136 @@
+"""First sights of stream bytes, when each could be delivered in order, and what the capture itself lost."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pcapdiag.columns import I64, NEVER, Bools
+from pcapdiag.flows.segmented import LOWEST, group_starts, running_max, shifted
+from pcapdiag.flows.sequence import Sequence
+from pcapdiag.flows.table import Acks, Gaps, Kind, Pieces
+
+_SHIFT = 44
+"""Stream offsets stay below 2^43 (8 TB): fd << 44 | offset is one sortable number."""
+
+
+def key(fd: I64, offset: I64) -> I64:
+    """One number that sorts by flow direction, then stream offset."""
+    return (fd << _SHIFT) + offset
+
+
+def first_sights(sequence: Sequence, payload_len: I64, ts_ns: I64, segment: I64) -> Pieces:
+    """Pieces without `in_order_ns` (all NEVER): new bytes, and fillers of holes. Inputs are in fd order."""
+    carries = (sequence.kind == Kind.NEW) & (payload_len > 0)
+    at = np.flatnonzero(carries)
+    start = np.maximum(sequence.seq[at], np.where(sequence.high_before[at] == LOWEST, sequence.seq[at], sequence.high_before[at]))
+    stop = sequence.seq[at] + payload_len[at]
+    fills = sequence.fills
+    fill_at = np.array([fill.at for fill in fills], np.int64)
+    fd = np.concatenate([sequence.fd[at], np.array([fill.fd for fill in fills], np.int64)])
+    start = np.concatenate([start, np.array([fill.start for fill in fills], np.int64)])
+    stop = np.concatenate([stop, np.array([fill.stop for fill in fills], np.int64)])
+    carrier = np.concatenate([at, fill_at])
+    order = np.argsort(key(fd, start), kind="stable")
+    order = order[(stop > start)[order]]
+    carrier = carrier[order]
+    return Pieces(
+        fd=fd[order], start=start[order], stop=stop[order], segment=segment[carrier], ts_ns=ts_ns[carrier],
+        in_order_ns=np.full(len(order), NEVER),
+    )  # fmt: skip
+
+
+def advances(sequence: Sequence, ts_ns: I64, segment: I64) -> tuple[Acks, I64]:
+    """The advances of the cumulative ACK, and per packet the bytes newly acknowledged. Inputs are in fd order."""
+    acking = sequence.ack >= 0
+    known = sequence.acked_before != LOWEST
+    advance = acking & (sequence.ack > sequence.acked_before)
+    acked_len = np.where(advance & known, sequence.ack - sequence.acked_before, 0)
+    at = np.flatnonzero(advance)
+    fd = sequence.fd[at] ^ 1
+    order = np.argsort(key(fd, sequence.ack[at]), kind="stable")
+    at = at[order]
+    return Acks(fd=fd[order], offset=sequence.ack[at], segment=segment[at], ts_ns=ts_ns[at]), acked_len
+
+
+def first_ack(acks: Acks, fd: I64, offset: I64) -> I64:
+    """Row in acks of the first one that covers the byte AT offset; len(acks) when there is none."""
+    row = np.searchsorted(key(acks.fd, acks.offset), key(fd, offset), side="right")
+    valid = row < len(acks)
+    same = np.zeros(len(row), np.bool_)
+    same[valid] = acks.fd[row[valid]] == fd[valid]
+    return np.where(same, row, len(acks))
+
+
+def time_of(acks: Acks, rows: I64) -> I64:
+    """The times of rows of acks; NEVER for len(acks)."""
+    return np.concatenate([acks.ts_ns, [NEVER]])[rows]
+
+
+def find_gaps(pieces: Pieces, acks: Acks, sequence: Sequence, ts_ns: I64, one_way: Bools) -> Gaps:
+    """Bytes between pieces (or before the first, when the SYN was seen) that were acknowledged but never captured.
+
+    Directions without any packet are no gaps: `one_way` (per flow) tells of those.
+    """
+    first = group_starts(pieces.fd)
+    before = shifted(pieces.stop, first)
+    synchronised = sequence.synchronised[pieces.fd] if len(pieces) else first
+    before = np.where(first, np.where(synchronised, 0, pieces.start), before)
+    at = np.flatnonzero((pieces.start > before) & ~one_way[pieces.fd // 2])
+    fd, start, stop, segment = pieces.fd[at], before[at], pieces.start[at], pieces.segment[at]
+    tail = _unseen_tails(pieces, acks, one_way)
+    fd, start = np.concatenate([fd, tail[0]]), np.concatenate([start, tail[1]])
+    stop, segment = np.concatenate([stop, tail[2]]), np.concatenate([segment, tail[3]])
+    row = first_ack(acks, fd, stop - 1)
+    acked_ns = time_of(acks, row)
+    keep = np.flatnonzero(acked_ns < NEVER)
+    order = keep[np.argsort(key(fd[keep], start[keep]), kind="stable")]
+    fd, start, stop, segment, acked_ns = fd[order], start[order], stop[order], segment[order], acked_ns[order]
+    shown_ns = np.minimum(ts_ns[segment], acked_ns)
+    return Gaps(fd=fd, start=start, stop=stop, start_ns=shown_ns, stop_ns=acked_ns, segment=segment)
+
+
+def _unseen_tails(pieces: Pieces, acks: Acks, one_way: Bools) -> tuple[I64, I64, I64, I64]:
+    """Bytes acknowledged above the last piece of an fd: (fd, start, stop, segment of the ACK).
+
+    One byte above is the FIN, not data; a FIN is one byte at most.
+    """
+    empty = np.empty(0, np.int64)
+    if not len(acks) or not len(pieces):
+        return empty, empty, empty, empty
+    last_ack = np.flatnonzero(np.append(acks.fd[1:] != acks.fd[:-1], [True]))
+    last_piece = np.flatnonzero(np.append(pieces.fd[1:] != pieces.fd[:-1], [True]))
+    high = dict(zip(pieces.fd[last_piece].tolist(), pieces.stop[last_piece].tolist(), strict=True))
+    rows = [
+        (fd, high[fd], offset, segment)
+        for fd, offset, segment in zip(
+            acks.fd[last_ack].tolist(), acks.offset[last_ack].tolist(), acks.segment[last_ack].tolist(), strict=True
+        )
+        if fd in high and offset > high[fd] + 1 and not one_way[fd // 2]
+    ]
+    if not rows:
+        return empty, empty, empty, empty
+    fd_, start, stop, segment = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    return fd_, start, stop, segment
+
+
+def deliver_in_order(pieces: Pieces, gaps: Gaps, sequence: Sequence) -> Pieces:
+    """The same pieces with `in_order_ns`: the latest first sight among all bytes up to each piece."""
+    if not len(pieces):
+        return pieces
+    synchronised = sequence.synchronised[pieces.fd]
+    first = group_starts(pieces.fd)
+    before = np.where(first, np.where(synchronised, 0, pieces.start), shifted(pieces.stop, first))
+    arrival = pieces.ts_ns.copy()
+    broken = np.flatnonzero(pieces.start > before)
+    if len(broken):
+        # A hole in front of the piece: the capture's own (its ACK tells when the bytes were there), or never filled.
+        gap_key = key(gaps.fd, gaps.start)
+        row = np.searchsorted(gap_key, key(pieces.fd[broken], before[broken]))
+        found = row < len(gaps)
+        found[found] = gap_key[row[found]] == key(pieces.fd[broken], before[broken])[found]
+        arrival[broken] = NEVER // 2
+        own = broken[found]
+        arrival[own] = np.maximum(pieces.ts_ns[own], gaps.stop_ns[row[found]])
+    in_order = running_max(arrival, first)
+    in_order[in_order >= NEVER // 2] = NEVER
+    return Pieces(fd=pieces.fd, start=pieces.start, stop=pieces.stop, segment=pieces.segment, ts_ns=pieces.ts_ns, in_order_ns=in_order)

@@ -1,0 +1,92 @@
+"""Round trips of a flow over time, in its two halves: tap to server and back (far), tap to client and back (near)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcapdiag.columns import I64, NEVER
+from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, TcpTables, Vantage
+
+_NEAR_NS = 1_000_000_000
+"""A sample further than this from the moment asked about does not speak for it (RFC 6298 asks for fresh samples)."""
+_AROUND_NS = 100_000_000
+"""Samples this close compete, and the least of them wins: it carries no delayed ACK (RFC 1122 section 4.2.3.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """RTT samples of one half of a flow, by time of the ACK."""
+
+    ts_ns: I64
+    rtt_ns: I64
+
+    def floor_ns(self) -> int:
+        """The least sample; -1 for none."""
+        return int(self.rtt_ns.min()) if len(self.rtt_ns) else -1
+
+    def median_ns(self) -> int:
+        """The median sample; -1 for none."""
+        return int(np.median(self.rtt_ns)) if len(self.rtt_ns) else -1
+
+    def at(self, ts_ns: int) -> int:
+        """The round trip around a moment: the least of the close samples, else the nearest within 1 s, else the median; -1 for none."""
+        if not len(self.ts_ns):
+            return -1
+        low, high = np.searchsorted(self.ts_ns, [ts_ns - _AROUND_NS, ts_ns + _AROUND_NS + 1])
+        if low < high:
+            return int(self.rtt_ns[low:high].min())
+        row = int(np.searchsorted(self.ts_ns, ts_ns))
+        near = [i for i in (row - 1, row) if 0 <= i < len(self.ts_ns)]
+        best = min(near, key=lambda i: abs(int(self.ts_ns[i]) - ts_ns))
+        return int(self.rtt_ns[best]) if abs(int(self.ts_ns[best]) - ts_ns) <= _NEAR_NS else self.median_ns()
+
+
+class RoundTrips:
+    """Samples of every flow, made when asked for. The handshake counts as a sample of each half."""
+
+    __slots__ = ("_cache", "_tcp")
+
+    def __init__(self, tcp: TcpTables) -> None:
+        self._tcp = tcp
+        self._cache: dict[tuple[int, int], Samples] = {}
+
+    def far(self, flow: int) -> Samples:
+        """Tap to server and back: ACKs of the server."""
+        return self._half(flow, SERVER_TO_CLIENT)
+
+    def near(self, flow: int) -> Samples:
+        """Tap to client and back: ACKs of the client."""
+        return self._half(flow, CLIENT_TO_SERVER)
+
+    def whole_ns(self, flow: int) -> int:
+        """The connection's least round trip between both ends; -1 unknown."""
+        far, near = self.far(flow).floor_ns(), self.near(flow).floor_ns()
+        vantage = int(self._tcp.flows.vantage[flow])
+        if vantage == Vantage.CLIENT and far >= 0:
+            return far + max(near, 0)
+        if vantage == Vantage.SERVER and near >= 0:
+            return near + max(far, 0)
+        return far + near if far >= 0 and near >= 0 else -1
+
+    def server_ns(self, flow: int, ts_ns: int) -> int:
+        """Round trip between the tap and the server around a moment: 0 when the tap is at the server; -1 unknown."""
+        return 0 if int(self._tcp.flows.vantage[flow]) == Vantage.SERVER else self.far(flow).at(ts_ns)
+
+    def _half(self, flow: int, direction: int) -> Samples:
+        found = self._cache.get((flow, direction))
+        if found is None:
+            found = self._cache[flow, direction] = self._collect(flow, direction)
+        return found
+
+    def _collect(self, flow: int, direction: int) -> Samples:
+        flows, segments = self._tcp.flows, self._tcp.segments
+        rows = slice(int(flows.begin[flow]), int(flows.stop[flow]))
+        mine = np.flatnonzero((segments.direction[rows] == direction) & (segments.rtt_ns[rows] >= 0))
+        ts_ns, rtt_ns = segments.ts_ns[rows][mine], segments.rtt_ns[rows][mine]
+        shake = int(flows.far_rtt_ns[flow] if direction == SERVER_TO_CLIENT else flows.near_rtt_ns[flow])
+        at = int(flows.syn_ack_ns[flow] if direction == SERVER_TO_CLIENT else flows.established_ns[flow])
+        if shake >= 0 and at < NEVER:
+            ts_ns, rtt_ns = np.concatenate([[at], ts_ns]), np.concatenate([[shake], rtt_ns])
+        return Samples(ts_ns, rtt_ns)

@@ -1,0 +1,72 @@
+"""Array operations inside groups: running maxima, forward fills and orders that never cross a group's edge."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pcapdiag.columns import I64, Bools, Rows
+
+LOWEST = np.iinfo(np.int64).min // 4
+"""Below every stream offset and time; still safe to subtract from."""
+
+
+def group_starts(groups: I64) -> Bools:
+    """True where a group begins; equal neighbours form a group."""
+    first = np.ones(len(groups), np.bool_)
+    np.not_equal(groups[1:], groups[:-1], out=first[1:])
+    return first
+
+
+def running_max(values: I64, first: Bools) -> I64:
+    """The maximum of all values of the group up to and including each row; LOWEST stands for "no value"."""
+    if not len(values):
+        return values
+    known = values != LOWEST
+    if not known.any():
+        return values.copy()
+    low = int(values[known].min())
+    span = int(values[known].max()) - low + 2
+    group = np.cumsum(first) - 1
+    # Each group lives in its own band of numbers, so one maximum.accumulate serves all; 0 in a band is "none yet".
+    banded = np.where(known, values - (low - 1), 0) + group * span
+    np.maximum.accumulate(banded, out=banded)
+    banded -= group * span
+    return np.where(banded > 0, banded + (low - 1), LOWEST)
+
+
+def shifted(values: I64, first: Bools, fill: int = LOWEST) -> I64:
+    """The value of the row before, inside the group; `fill` at its first row."""
+    before = np.empty_like(values)
+    before[1:] = values[:-1]
+    before[first] = fill
+    return before
+
+
+def last_index_where(mask: Bools, first: Bools) -> I64:
+    """Index of the last row up to and including each one where mask holds, inside the group; -1 for none."""
+    index = np.where(mask, np.arange(len(mask)), -1)
+    np.maximum.accumulate(index, out=index)
+    group_begin = np.maximum.accumulate(np.where(first, np.arange(len(mask)), 0))
+    return np.where(index >= group_begin, index, -1)
+
+
+def concatenated_ranges(begins: I64, lengths: I64) -> I64:
+    """begins[0], begins[0]+1, ... lengths[0] of them, then begins[1], ...: the rows of many slices, one behind the other."""
+    total = int(lengths.sum())
+    ends = np.cumsum(lengths)
+    rows: I64 = np.arange(total) + np.repeat(begins - (ends - lengths), lengths)
+    return rows
+
+
+def partition_by_direction(direction: I64, begins: I64, lengths: I64) -> Rows:
+    """The order that puts, inside each slice, rows of direction 0 before those of direction 1 and keeps time otherwise."""
+    is_zero = direction == 0
+    zeros_before = np.cumsum(is_zero) - is_zero
+    base = np.repeat(zeros_before[begins] if len(begins) else begins, lengths)
+    zeros_in = np.add.reduceat(is_zero.astype(np.int64), begins) if len(begins) else begins
+    rank_zero = zeros_before - base
+    position = np.arange(len(direction)) - np.repeat(begins, lengths)
+    target = np.repeat(begins, lengths) + np.where(is_zero, rank_zero, np.repeat(zeros_in, lengths) + position - rank_zero)
+    order = np.empty(len(direction), np.intp)
+    order[target] = np.arange(len(direction))
+    return order

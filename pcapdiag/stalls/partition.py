@@ -1,0 +1,155 @@
+"""Step 6: exchanges + signs -> the ledger. Every nanosecond of an exchange gets exactly one label (CAUSES section 11).
+
+Signs are laid over the parts of phases.py; where several cover an instant the label of the higher tier wins, whatever
+the order in which detectors spoke.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from pcapdiag.exchanges.table import SETUP, Exchange, Spans
+from pcapdiag.stalls.ledger import Entry, Ledger
+from pcapdiag.stalls.phases import Part, Phase, Phases
+from pcapdiag.stalls.sign import OfCall, OfExchange, OfFlow, Sign, Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pcapdiag.trace import Trace
+
+_OWNED = frozenset({Tier.UNKNOWN, Tier.LOSS})
+"""Tiers whose flow signs with a byte range reach only the exchanges that own some of those bytes."""
+
+
+def keep_ledger(trace: Trace, signs: Iterable[Sign]) -> Ledger:
+    """The ledger of all exchanges of a trace.
+
+    Raises:
+        AssertionError: the parts of an exchange do not sum to its wall time (a bug, never a property of a capture).
+    """
+    phases = Phases(trace.exchanges, trace.tcp, trace.streams)
+    by_exchange, by_flow, by_call = _filed(signs)
+    entries: list[tuple[Entry, ...]] = []
+    triggers: list[int] = []
+    for exchange in trace.exchanges:
+        parts = phases.parts(exchange)
+        mine = _signs_of(exchange, trace.exchanges.rows, by_exchange, by_flow)
+        entries.append(_merged(exchange.id, _labelled(parts, mine)))
+        triggers.append(phases.trigger_ns(exchange))
+        covered = sum(entry.duration_ns for entry in entries[-1])
+        assert covered == exchange.duration_ns, f"exchange {exchange.id}: {covered} ns of {exchange.duration_ns}"
+    counted = frozenset(exchange.id for exchange in trace.exchanges if exchange.part_of is None and not _prewarmed(exchange))
+    return Ledger(tuple(entries), counted, tuple(triggers), tuple(_between_attempts(trace, by_call)))
+
+
+def _prewarmed(exchange: Exchange) -> bool:
+    """A set-up that no request waited for: pooled ahead of need; its time is nobody's wait."""
+    return exchange.protocol in SETUP and bool(exchange.facts.get("prewarmed"))
+
+
+def _filed(signs: Iterable[Sign]) -> tuple[dict[int, list[Sign]], dict[int, list[Sign]], dict[int, list[Sign]]]:
+    """Signs by exchange, flow and call, in an order of their own, so that the detectors' order cannot matter."""
+    by_exchange: dict[int, list[Sign]] = defaultdict(list)
+    by_flow: dict[int, list[Sign]] = defaultdict(list)
+    by_call: dict[int, list[Sign]] = defaultdict(list)
+    for sign in sorted(signs, key=_order):
+        match sign.scope:
+            case OfExchange(exchange):
+                by_exchange[exchange].append(sign)
+            case OfFlow(flow):
+                by_flow[flow].append(sign)
+            case OfCall(call):
+                by_call[call].append(sign)
+    return by_exchange, by_flow, by_call
+
+
+def _order(sign: Sign) -> tuple[object, ...]:
+    """Higher labels first; then the surer, earlier and longer sign: the first in line gives the evidence."""
+    return (sign.label, -sign.confidence.value, sign.start_ns, -sign.end_ns, repr(sign.scope), sign.frames)
+
+
+def _signs_of(
+    exchange: Exchange, rows: Sequence[Exchange], by_exchange: dict[int, list[Sign]], by_flow: dict[int, list[Sign]]
+) -> list[Sign]:
+    """The signs that may label an exchange: its own, those of its set-up, and those of its connection that concern it."""
+    mine = [sign for owner in (exchange.id, *exchange.setup) for sign in by_exchange.get(owner, ())]
+    request, response = _bytes_of(exchange, rows)
+    for sign in by_flow.get(exchange.flow, ()):
+        if sign.end_ns <= exchange.start_ns or sign.start_ns >= exchange.end_ns:
+            continue
+        scope = sign.scope
+        assert isinstance(scope, OfFlow)
+        if sign.label.tier in _OWNED and scope.start is not None and scope.stop is not None:
+            spans = {0: request, 1: response, None: request + response}[scope.direction]
+            if not any(start < scope.stop and stop > scope.start for start, stop in spans):
+                continue
+        mine.append(sign)
+    return mine
+
+
+def _bytes_of(exchange: Exchange, rows: Sequence[Exchange]) -> tuple[Spans, Spans]:
+    """Request and response bytes, those of its handshakes on the same flow included."""
+    setups = [rows[i] for i in exchange.setup if rows[i].flow == exchange.flow]
+    return (
+        exchange.request + tuple(span for setup in setups for span in setup.request),
+        exchange.response + tuple(span for setup in setups for span in setup.response),
+    )
+
+
+def _eligible(sign: Sign, phase: Phase) -> bool:
+    """May a sign label time of this phase? While sending, only what holds the request up; while receiving, the response."""
+    if isinstance(sign.scope, OfExchange):
+        return True
+    if phase is Phase.DNS or not isinstance(sign.scope, OfFlow):
+        return False
+    direction = sign.scope.direction
+    if phase is Phase.SEND:
+        return direction in {None, 0}
+    if phase is Phase.RECV:
+        return direction in {None, 1}
+    return True
+
+
+def _labelled(parts: list[Part], signs: list[Sign]) -> list[tuple[int, int, Part, Sign | None]]:
+    """Elementary intervals with the winning sign, or None where the part's own label stands."""
+    if not signs:
+        return [(part.start_ns, part.end_ns, part, None) for part in parts]
+    result: list[tuple[int, int, Part, Sign | None]] = []
+    for part in parts:
+        over = [
+            s for s in signs if s.start_ns < part.end_ns and s.end_ns > part.start_ns and s.label < part.label and _eligible(s, part.phase)
+        ]
+        edges = {part.start_ns, part.end_ns}
+        edges.update(edge for s in over for edge in (s.start_ns, s.end_ns) if part.start_ns < edge < part.end_ns)
+        cuts = sorted(edges)
+        for start, end in pairwise(cuts):
+            covering = [s for s in over if s.start_ns <= start and s.end_ns >= end]
+            result.append((start, end, part, min(covering, key=_order) if covering else None))
+    return result
+
+
+def _merged(owner: int, intervals: list[tuple[int, int, Part, Sign | None]]) -> tuple[Entry, ...]:
+    """Neighbours with the same label and sign as one entry."""
+    entries: list[Entry] = []
+    for start, end, part, sign in intervals:
+        label = sign.label if sign else part.label
+        last = entries[-1] if entries else None
+        if last and last.label == label and last.sign is sign:
+            entries[-1] = Entry(owner, last.start_ns, end, label, sign)
+        else:
+            entries.append(Entry(owner, start, end, label, sign))
+    return tuple(entries)
+
+
+def _between_attempts(trace: Trace, by_call: dict[int, list[Sign]]) -> Iterable[Entry]:
+    """What signs say of the time between the attempts of a call; the rest of it is the client's own and in no sum."""
+    for call in trace.calls.rows:
+        attempts = [trace.exchanges[i] for i in call.exchanges]
+        for before, after in pairwise(attempts):
+            for sign in by_call.get(call.id, ()):
+                start, end = max(before.end_ns, sign.start_ns), min(after.start_ns, sign.end_ns)
+                if start < end:
+                    yield Entry(call.id, start, end, sign.label, sign)

@@ -1,0 +1,230 @@
+"""An exchange's wall time where no sign speaks: set-up, sending, waiting, receiving, and who owned the turn in each.
+
+CAUSES section 11, steps 3 and 5: propagation (P), queueing (Q) and host time (H) of a wait; transfer and delivery while
+bytes arrive. The parts are adjacent and cover the wall time exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcapdiag.columns import NEVER
+from pcapdiag.exchanges.table import Exchange, Outcome, Protocol
+from pcapdiag.flows.rtt import RoundTrips
+from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Vantage
+from pcapdiag.stalls.sign import (
+    CLIENT_PRODUCE,
+    DELIVERY,
+    DNS_SLOW,
+    INTER_TOKEN_GAP,
+    PROPAGATION,
+    QUEUEING,
+    SERVER_THINK,
+    TLS_SLOW,
+    TRANSFER,
+    UNATTRIBUTED,
+    Label,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pcapdiag.exchanges.table import Exchanges
+    from pcapdiag.flows.table import TcpTables
+    from pcapdiag.streams import Streams
+
+STALL_FLOOR_NS = 200_000_000
+"""Shorter waits are no stall whatever the path: the least retransmission timeout and delayed-ACK time of Linux."""
+_ACK_SLACK_NS = 5_000_000
+"""An ACK later than the round trip by more than this was delayed and does not date the request's arrival."""
+_DNS_SLOW_NS = 100_000_000
+_TLS_SLOW_NS = 300_000_000
+_TOKEN_FACTOR = 5
+"""A pause in a token stream is a gap of the producer when it exceeds five median gaps (and the trigger)."""
+
+
+class Phase(IntEnum):
+    """What an exchange is doing; signs are eligible by phase and direction."""
+
+    DNS = 0
+    CONNECT = 1
+    TLS = 2
+    SEND = 3
+    WAIT = 4
+    RECV = 5
+    CLIENT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """[start_ns, end_ns) of an exchange with the label that holds when no sign covers it."""
+
+    start_ns: int
+    end_ns: int
+    phase: Phase
+    label: Label
+
+
+_SETUP_PHASE = {Protocol.DNS: Phase.DNS, Protocol.CONNECT: Phase.CONNECT, Protocol.TLS_HANDSHAKE: Phase.TLS}
+
+
+class Phases:
+    """Cuts exchanges into parts."""
+
+    __slots__ = ("_exchanges", "_streams", "_tcp", "_trips")
+
+    def __init__(self, exchanges: Exchanges, tcp: TcpTables, streams: Streams) -> None:
+        self._exchanges = exchanges
+        self._tcp = tcp
+        self._streams = streams
+        self._trips = RoundTrips(tcp)
+
+    def trigger_ns(self, exchange: Exchange) -> int:
+        """The stall trigger: max(2 SRTT, 200 ms)."""
+        return max(2 * self._round_trip(exchange), STALL_FLOOR_NS)
+
+    def _round_trip(self, exchange: Exchange) -> int:
+        return 0 if exchange.protocol is Protocol.DNS else max(self._trips.whole_ns(exchange.flow), 0)
+
+    def parts(self, exchange: Exchange) -> list[Part]:
+        """Adjacent parts from start_ns to end_ns."""
+        drafts = list(self._setup(exchange)) if exchange.is_setup else [*self._setups_of(exchange), *self._application(exchange)]
+        return _tiled(drafts, exchange.start_ns, exchange.end_ns)
+
+    def _setups_of(self, exchange: Exchange) -> Iterator[Part]:
+        for setup in exchange.setup:
+            yield from self._setup(self._exchanges[setup])
+
+    def _setup(self, exchange: Exchange) -> Iterator[Part]:
+        """A lookup, connect or handshake: its round trips are propagation; what exceeds them is the peer's."""
+        start, end, phase = exchange.start_ns, exchange.end_ns, _SETUP_PHASE[exchange.protocol]
+        if exchange.protocol is Protocol.DNS:
+            slow = end - start > _DNS_SLOW_NS
+            label = UNATTRIBUTED if len(exchange.tries) > 1 or exchange.outcome is not Outcome.OK else DNS_SLOW
+            yield Part(start, end, phase, label if slow else PROPAGATION)
+            return
+        floor = max(self._trips.far(exchange.flow).floor_ns(), 0) + max(self._trips.near(exchange.flow).floor_ns(), 0)
+        if exchange.protocol is Protocol.CONNECT:
+            late = UNATTRIBUTED if len(exchange.tries) > 1 or exchange.outcome is not Outcome.OK else QUEUEING
+            yield Part(start, min(start + floor, end), phase, PROPAGATION)
+            yield Part(min(start + floor, end), end, phase, late)
+            return
+        trips = 1 if exchange.status in {None, "TLSv1.3", "1.3"} else 2
+        residual = end - start - trips * floor
+        label = TLS_SLOW if residual > max(3 * floor, _TLS_SLOW_NS) else SERVER_THINK
+        yield Part(start, min(start + trips * floor, end), phase, PROPAGATION)
+        yield Part(min(start + trips * floor, end), end, phase, label)
+
+    def _application(self, exchange: Exchange) -> Iterator[Part]:
+        if exchange.request_start_ns >= NEVER or exchange.request_start_ns > exchange.end_ns:
+            return
+        sent = min(exchange.request_end_ns, exchange.end_ns)
+        answered = min(max(exchange.first_byte_ns, sent), exchange.end_ns)
+        yield from self._send(exchange, exchange.request_start_ns, sent)
+        yield from self._wait(exchange, sent, answered)
+        if exchange.first_byte_ns < NEVER:
+            yield from self._receive(exchange, answered, exchange.end_ns)
+
+    def _send(self, exchange: Exchange, start: int, end: int) -> Iterator[Part]:
+        """While request bytes leave: transfer, but for pauses in which nothing was in flight."""
+        fd = 2 * exchange.flow + CLIENT_TO_SERVER
+        trigger = self.trigger_ns(exchange)
+        times = [t for t in self._streams.progress(fd, exchange.request).tolist() if start < t < end]
+        for a, b in pairwise([start, *times, end]):
+            idle = b - a > trigger
+            yield Part(a, b, Phase.SEND, CLIENT_PRODUCE if idle else TRANSFER)
+
+    def _wait(self, exchange: Exchange, start: int, end: int) -> Iterator[Part]:
+        """The gap model: P/2, Q, H, P/2 between the last request byte and the first response byte."""
+        waited = end - start
+        if waited <= 0:
+            return
+        trip = self._trips.server_ns(exchange.flow, start)
+        floor = 0 if trip == 0 else self._trips.far(exchange.flow).floor_ns()
+        if trip < 0:  # no round trip known: host time and path cannot be told apart
+            yield Part(start, end, Phase.WAIT, self._host(exchange))
+            return
+        acked = exchange.request_acked_ns
+        if trip and start < acked <= min(start + trip + _ACK_SLACK_NS, end):
+            path = acked - start
+        else:
+            path = min(trip, waited)
+        propagation = min(floor, path)
+        half = propagation // 2
+        queue_end = start + half + (path - propagation)
+        yield Part(start, start + half, Phase.WAIT, PROPAGATION)
+        yield Part(start + half, queue_end, Phase.WAIT, QUEUEING)
+        yield Part(queue_end, end - (propagation - half), Phase.WAIT, self._host(exchange))
+        yield Part(end - (propagation - half), end, Phase.WAIT, PROPAGATION)
+
+    def _host(self, exchange: Exchange) -> Label:
+        """Whose time a wait is: the server's once it can have the request; nobody's when it may never have got it."""
+        had_it = exchange.request_acked_ns < NEVER or exchange.first_byte_ns < NEVER
+        at_server = int(self._tcp.flows.vantage[exchange.flow]) == Vantage.SERVER
+        return SERVER_THINK if had_it or at_server else UNATTRIBUTED
+
+    def _receive(self, exchange: Exchange, start: int, end: int) -> Iterator[Part]:
+        """While the response comes: its own pace, pauses of its producer, and at the server the way to the client."""
+        fd = 2 * exchange.flow + SERVER_TO_CLIENT
+        times = self._streams.progress(fd, exchange.response)
+        times = times[(times > start) & (times <= end)]
+        instants = [start, *times.tolist()]
+        gaps = np.diff(instants)
+        usual = int(np.median(gaps)) if len(gaps) else 0
+        trigger = self.trigger_ns(exchange)
+        for i, (a, b) in enumerate(pairwise(instants)):
+            yield from self._pause(exchange, a, b, usual, trigger, between=0 < i < len(gaps) - 1)
+        last = instants[-1]
+        if last < end:
+            yield from self._tail(exchange, last, end)
+
+    def _pause(self, exchange: Exchange, start: int, end: int, usual: int, trigger: int, *, between: bool) -> Iterator[Part]:
+        """Between two arrivals of response bytes."""
+        flowing = DELIVERY if exchange.is_stream else TRANSFER
+        allowed = usual if exchange.is_stream else max(self._round_trip(exchange), usual)
+        if end - start <= max(trigger, _TOKEN_FACTOR * usual if exchange.is_stream else 0):
+            yield Part(start, end, Phase.RECV, flowing)
+            return
+        yield Part(start, start + allowed, Phase.RECV, flowing)
+        # Before the first token (headers came early) and before the closing status the server thinks; between tokens it pauses.
+        producer = INTER_TOKEN_GAP if exchange.is_stream and between else SERVER_THINK
+        yield Part(start + allowed, end, Phase.RECV, UNATTRIBUTED if self._packets_missing(exchange, end) else producer)
+
+    def _packets_missing(self, exchange: Exchange, ts_ns: int) -> bool:
+        """Do skipped IP-IDs say that packets of the server never reached the tap before this arrival?"""
+        flows, segments = self._tcp.flows, self._tcp.segments
+        rows = slice(int(flows.begin[exchange.flow]), int(flows.stop[exchange.flow]))
+        low, high = np.searchsorted(segments.ts_ns[rows], [ts_ns, ts_ns + 1])
+        here = slice(rows.start + int(low), rows.start + int(high))
+        return bool(((segments.direction[here] == SERVER_TO_CLIENT) & (segments.id_gap[here] > 0)).any())
+
+    def _tail(self, exchange: Exchange, start: int, end: int) -> Iterator[Part]:
+        """Behind the last response byte at the tap: its way to the client (tap at the server), or an open end."""
+        if exchange.outcome is Outcome.OK or int(self._tcp.flows.vantage[exchange.flow]) == Vantage.SERVER:
+            way = min(max(self._trips.near(exchange.flow).floor_ns(), 0), end - start)
+            yield Part(start, start + way, Phase.RECV, PROPAGATION)
+            yield Part(start + way, end, Phase.RECV, TRANSFER if exchange.outcome is Outcome.OK else UNATTRIBUTED)
+        else:
+            yield Part(start, end, Phase.RECV, UNATTRIBUTED)
+
+
+def _tiled(drafts: list[Part], start: int, end: int) -> list[Part]:
+    """The drafts without overlaps (the earlier one keeps the time) and with the client's time between them."""
+    parts: list[Part] = []
+    at = start
+    for draft in sorted(drafts, key=lambda part: (part.start_ns, part.end_ns)):
+        begin, stop = max(draft.start_ns, at), min(draft.end_ns, end)
+        if stop <= begin:
+            continue
+        if begin > at:
+            parts.append(Part(at, begin, Phase.CLIENT, CLIENT_PRODUCE))
+        parts.append(Part(begin, stop, draft.phase, draft.label))
+        at = stop
+    if at < end:
+        parts.append(Part(at, end, Phase.CLIENT if not parts else parts[-1].phase, UNATTRIBUTED))
+    return parts

@@ -1,0 +1,57 @@
+"""Trace: all tables of steps 1 to 5 of one shard, and what was lost on the way. Tables: what all shards share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pcapdiag.capture.frames import Capture
+    from pcapdiag.exchanges.table import Calls, Exchanges
+    from pcapdiag.flows.table import Flows, Quality, Segments, TcpTables, VantageOpinion
+    from pcapdiag.losses import Losses
+    from pcapdiag.packets.table import Addresses, Packets
+    from pcapdiag.streams import Streams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """The small tables that conclusions may read: no packets, no bytes."""
+
+    captures: tuple[Capture, ...]
+    quality: tuple[Quality, ...]
+    vantages: tuple[VantageOpinion, ...]
+    addresses: Addresses
+    flows: Flows
+    exchanges: Exchanges
+    calls: Calls
+    start_ns: int
+    """Time of the first packet of the first capture: zero of all reported seconds."""
+    losses: Losses
+
+    def client(self, flow: int) -> str:
+        """address:port of a flow's client."""
+        return self.addresses.endpoint(int(self.flows.client[flow]), int(self.flows.client_port[flow]))
+
+    def server(self, flow: int) -> str:
+        """address:port of a flow's server."""
+        return self.addresses.endpoint(int(self.flows.server[flow]), int(self.flows.server_port[flow]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace(Tables):
+    """One shard with its packets. Detectors' `signs` read it."""
+
+    packets: Packets
+    tcp: TcpTables
+    streams: Streams
+
+    @property
+    def segments(self) -> Segments:
+        """The TCP packets, with their columns."""
+        return self.tcp.segments
+
+    def frame_of(self, segment: int) -> tuple[int, int]:
+        """(capture, frame number) of a row of Segments."""
+        row = int(self.tcp.segments.row[segment])
+        return int(self.packets.capture[row]), int(self.packets.frame[row])
