@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pcapdiag.capture.frames import Capture
+    from pcapdiag.exchanges.h2log import H2Log
     from pcapdiag.exchanges.table import Calls, Exchanges
     from pcapdiag.flows.table import Flows, Quality, Segments, TcpTables, VantageOpinion
     from pcapdiag.losses import Losses
@@ -44,6 +45,7 @@ class Trace(Tables):
 
     packets: Packets
     tcp: TcpTables
+    h2: H2Log
     streams: Streams
 
     @property

@@ -1,0 +1,75 @@
+"""What the ledger gave a label, grouped the way findings are presented: one share per client host and server."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pcapdiag.stalls.ledger import Entry, Ledger
+    from pcapdiag.stalls.sign import Frame, Sign
+    from pcapdiag.trace import Tables
+
+_FRAMES = 12
+"""Evidence a person can still check by hand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """The seconds of one label between one client host and one server."""
+
+    client: str
+    """Address."""
+    server: str
+    """address:port."""
+    stall_ns: int
+    intervals: tuple[tuple[int, int, int], ...]
+    """(exchange id, start_ns, end_ns)."""
+    exchanges: tuple[int, ...]
+    flows: tuple[int, ...]
+    signs: tuple[Sign, ...]
+    """The signs that won time in it, by start; empty where the ledger labelled by itself."""
+    longest: Entry
+    at_least: bool
+
+    def frames(self) -> tuple[Frame, ...]:
+        """Evidence of its signs, the costliest first, each frame once, in the order of time; at most 12."""
+        cost: dict[int, int] = defaultdict(int)
+        for sign in self.signs:
+            cost[id(sign)] += sign.end_ns - sign.start_ns
+        chosen: dict[tuple[int, int], Frame] = {}
+        for sign in sorted(self.signs, key=lambda s: (-cost[id(s)], s.start_ns)):
+            for frame in sign.frames:
+                if len(chosen) < _FRAMES:
+                    chosen.setdefault((frame.capture, frame.number), frame)
+        return tuple(sorted(chosen.values(), key=lambda frame: (frame.ts_ns, frame.capture, frame.number)))
+
+    def best(self) -> Sign:
+        """The surest sign; among equals the one that won first (raises IndexError when the ledger labelled by itself)."""
+        return max(self.signs, key=lambda sign: (sign.confidence.value, -sign.start_ns))
+
+
+def shares(ledger: Ledger, code: str, tables: Tables) -> Iterable[Share]:
+    """The counted entries with label `code`, one share per (client host, server), the costliest first."""
+    groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in ledger.entries(code):
+        flow = tables.exchanges[entry.owner].flow
+        groups[tables.addresses.text(int(tables.flows.client[flow])), tables.server(flow)].append(entry)
+    found = [_share(client, server, entries, tables) for (client, server), entries in groups.items()]
+    return sorted(found, key=lambda share: (-share.stall_ns, share.client, share.server))
+
+
+def _share(client: str, server: str, entries: list[Entry], tables: Tables) -> Share:
+    exchanges = sorted({entry.owner for entry in entries})
+    signs = {id(entry.sign): entry.sign for entry in entries if entry.sign is not None}
+    return Share(
+        client=client, server=server, stall_ns=sum(entry.duration_ns for entry in entries),
+        intervals=tuple((entry.owner, entry.start_ns, entry.end_ns) for entry in entries), exchanges=tuple(exchanges),
+        flows=tuple(sorted({tables.exchanges[exchange].flow for exchange in exchanges})),
+        signs=tuple(sorted(signs.values(), key=lambda sign: (sign.start_ns, sign.end_ns))),
+        longest=max(entries, key=lambda entry: (entry.duration_ns, -entry.start_ns)),
+        at_least=any(sign.at_least for sign in signs.values()),
+    )  # fmt: skip
