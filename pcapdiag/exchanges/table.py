@@ -26,6 +26,8 @@ class Protocol(Enum):
     WEBSOCKET = "websocket"
     TLS = "tls"
     """Inferred from the bytes of an encrypted connection: one exchange per turn of direction."""
+    OTHER = "tcp"
+    """Inferred in the same way from the bytes of a protocol this program does not read."""
     DNS = "dns"
     CONNECT = "connect"
     TLS_HANDSHAKE = "tls-handshake"

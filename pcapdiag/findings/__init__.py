@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pcapdiag.findings.parents import ANY_CAUSE, PARENTS
 from pcapdiag.findings.rank import rank, verdict
+from pcapdiag.findings.run import conclude, see, see_across
+from pcapdiag.findings.shares import Share, shares
 from pcapdiag.findings.summary import AgentSummary, Summary, stalls_of, summarise
 from pcapdiag.findings.types import (
     ConcludeOf,
@@ -42,9 +44,14 @@ __all__ = [
     "Limits",
     "Score",
     "Severity",
+    "Share",
     "SignsOf",
     "Summary",
+    "conclude",
     "rank",
+    "see",
+    "see_across",
+    "shares",
     "stalls_of",
     "summarise",
     "verdict",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pcapdiag.findings.types import Conclusion, FindingKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from pcapdiag.stalls.ledger import Entry, Ledger
     from pcapdiag.stalls.sign import Frame, Sign
@@ -47,8 +49,18 @@ class Share:
                     chosen.setdefault((frame.capture, frame.number), frame)
         return tuple(sorted(chosen.values(), key=lambda frame: (frame.ts_ns, frame.capture, frame.number)))
 
+    def concluded(
+        self, code: str, *, summary: str, contrast: str, details: Mapping[str, Any], identity: tuple[str, ...] = ()
+    ) -> Conclusion:
+        """A cause that owns the seconds of this share, as sure as its surest sign (raises ValueError when there is no sign)."""
+        return Conclusion(
+            code=code, kind=FindingKind.CAUSE, stall_ns=self.stall_ns, intervals=self.intervals, at_least=self.at_least,
+            confidence=self.best().confidence, exchanges=self.exchanges, flows=self.flows, frames=self.frames(),
+            summary=summary, contrast=contrast, details=details, identity=identity,
+        )  # fmt: skip
+
     def best(self) -> Sign:
-        """The surest sign; among equals the one that won first (raises IndexError when the ledger labelled by itself)."""
+        """The surest sign; among equals the one that won first (raises ValueError when the ledger labelled by itself)."""
         return max(self.signs, key=lambda sign: (sign.confidence.value, -sign.start_ns))
 
 

@@ -57,6 +57,8 @@ class _Draft:
     """Entry of the first sight, or of the packet that opened the hole."""
     resends: list[int]
     """Entries of resends or fillers, by time."""
+    since_ns: int = 0
+    """The wait begins no earlier: more than the losses explain is not theirs."""
     done_ns: int = NEVER
     done_segment: int = -1
     repair: Repair = Repair.NONE
@@ -235,7 +237,8 @@ def _silent_tails(sequence: Sequence, entries: Entries) -> list[_Draft]:
         drafts.append(
             _Draft(
                 fd=int(sequence.fd[entry]), start=int(sequence.seq[entry]), stop=int(sequence.seq[entry] + entries.payload_len[entry]),
-                at_sender=False, first=entry - 1, resends=[entry], done_ns=int(entries.ts_ns[entry]),
+                at_sender=False, first=entry - 1, resends=[entry],
+                since_ns=int(entries.ts_ns[entry]) - explained, done_ns=int(entries.ts_ns[entry]),
                 done_segment=int(entries.segment[entry]), repair=Repair.TIMEOUT, tail=True,
             )
         )  # fmt: skip
@@ -252,7 +255,7 @@ def _table(drafts: list[_Draft], entries: Entries) -> Recoveries:
         start=np.array([d.start for d in drafts], np.int64),
         stop=np.array([d.stop for d in drafts], np.int64),
         at_sender=np.array([d.at_sender for d in drafts], np.bool_),
-        first_ns=np.array([entries.ts_ns[d.first] for d in drafts], np.int64),
+        first_ns=np.array([max(int(entries.ts_ns[d.first]), d.since_ns) for d in drafts], np.int64),
         resent_ns=np.array([entries.ts_ns[r] if r >= 0 else NEVER for r in resent], np.int64),
         done_ns=np.array([d.done_ns for d in drafts], np.int64),
         repair=np.array([d.repair for d in drafts], np.uint8),

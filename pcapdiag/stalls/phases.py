@@ -150,10 +150,8 @@ class Phases:
             yield Part(start, end, Phase.WAIT, self._host(exchange))
             return
         acked = exchange.request_acked_ns
-        if trip and start < acked <= min(start + trip + _ACK_SLACK_NS, end):
-            path = acked - start
-        else:
-            path = min(trip, waited)
+        on_time = trip > 0 and start < acked <= min(start + trip + _ACK_SLACK_NS, end)
+        path = acked - start if on_time else min(trip, waited)
         propagation = min(floor, path)
         half = propagation // 2
         queue_end = start + half + (path - propagation)

@@ -1,0 +1,63 @@
+"""The command line's outermost frame: every way to end has its exit code and at most one line on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from pcapdiag.cli import cli
+from pcapdiag.cli.exits import Exit
+from pcapdiag.cli.terminal import say
+from pcapdiag.errors import PcapdiagError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and gives its exit code; `arguments` default to the program's own."""
+    try:
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read us has enough. What is still buffered must not fail again when the interpreter closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    except (KeyboardInterrupt, click.Abort):
+        return Exit.INTERRUPTED
+    except PcapdiagError as error:
+        say(str(error))
+        return Exit.UNUSABLE
+    except Exception as error:  # noqa: BLE001 - the end of the road: whatever it is becomes one line and exit code 70
+        _report(error)
+        return Exit.INTERNAL
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Click without its own ending, which gives a closed pipe exit code 1."""
+    try:
+        with cli.make_context("pcapdiag", list(arguments)) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return Exit.UNUSABLE
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _report(error: Exception) -> None:
+    if os.environ.get("PCAPDIAG_DEBUG") == "1":
+        traceback.print_exception(error)
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    say(
+        f"internal error: {type(error).__name__}: {error} ({Path(at.filename).name}:{at.lineno}); this is a bug: please report this "
+        "line with the command you ran (PCAPDIAG_DEBUG=1 adds the traceback)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

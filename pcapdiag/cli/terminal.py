@@ -1,0 +1,51 @@
+"""What the command line knows of where its words go: widths, colours, encodings; stdout for reports, stderr for the rest."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pcapdiag.errors import OutputError
+
+PLAIN_WIDTH = 80
+"""Columns of what is no terminal and has no COLUMNS: the same everywhere."""
+
+
+def say(line: str) -> None:
+    """One line on stderr; it may hold names and strings of any origin."""
+    shown = "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
+    print(f"pcapdiag: {shown}", file=sys.stderr)  # noqa: T201 - the command line is the one place that prints
+
+
+def report_width(*, to_terminal: bool) -> int:
+    """COLUMNS, else the terminal's width where the report goes to one, else 80."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    if to_terminal:
+        try:
+            return os.get_terminal_size(sys.stdout.fileno()).columns or PLAIN_WIDTH
+        except OSError:
+            return PLAIN_WIDTH
+    return PLAIN_WIDTH
+
+
+def has_colours() -> bool:
+    """Does stdout go to a terminal that shows colours to somebody who wants them (no-color.org)?"""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def print_report(text: str) -> None:
+    """A report on stdout; what its encoding lacks becomes a question mark.
+
+    Raises:
+        OutputError: the device is full or gone; a closed pipe stays a BrokenPipeError.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error

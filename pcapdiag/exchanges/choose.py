@@ -1,0 +1,112 @@
+"""Which protocol each connection speaks, by its bytes; and reading it: bytes of all TCP flows -> drafts without times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcapdiag.columns import NEVER
+from pcapdiag.exchanges.draft import Draft, Ending
+from pcapdiag.exchanges.lookups import DNS_PORT, Lookup, pair_dns_over_tcp
+from pcapdiag.exchanges.pair_h2 import H2Pairing
+from pcapdiag.exchanges.pair_http1 import Http1Pairing, Tunnel
+from pcapdiag.exchanges.pair_tls import TlsPairing
+from pcapdiag.exchanges.table import Protocol
+from pcapdiag.exchanges.tape import Tape
+from pcapdiag.exchanges.tls_talk import Talk
+from pcapdiag.protocols.guess import LOOK_LEN, Application, guess
+
+if TYPE_CHECKING:
+    from pcapdiag.exchanges.h2log import Row
+    from pcapdiag.flows.table import TcpTables
+    from pcapdiag.losses import Losses
+    from pcapdiag.streams import Streams
+
+
+@dataclass(slots=True, eq=False)
+class Readings:
+    """What the bytes of all connections said, before any time is looked up."""
+
+    drafts: list[Draft] = field(default_factory=list)
+    h2_rows: list[Row] = field(default_factory=list)
+    tls: list[TlsPairing] = field(default_factory=list)
+    lookups: list[Lookup] = field(default_factory=list)
+    """Over TCP."""
+    unknown: list[int] = field(default_factory=list)
+    """Flows in no protocol that is read here."""
+
+
+@dataclass(slots=True, eq=False)
+class Chooser:
+    """Reads flows, one at a time."""
+
+    tcp: TcpTables
+    streams: Streams
+    losses: Losses
+    readings: Readings = field(default_factory=Readings)
+
+    def read_all(self) -> Readings:
+        """Reads every TCP flow that carried bytes."""
+        for flow in np.unique(self.tcp.pieces.fd >> 1).tolist():
+            self._read(flow)
+        return self.readings
+
+    def _read(self, flow: int) -> None:
+        flows = self.tcp.flows
+        client, server = (Tape.of(self.streams, 2 * flow + direction) for direction in (0, 1))
+        syn_ack = flows.syn_ack_ns[flow] != NEVER
+        whole = bool((syn_ack or flows.syn_ns[flow] != NEVER) and not flows.one_way[flow])
+        begins = client.begins_at(0) and server.begins_at(0)
+        application = guess(client.head(LOOK_LEN), server.head(LOOK_LEN))
+        if application is Application.UNKNOWN and flows.server_port[flow] == DNS_PORT:
+            found = pair_dns_over_tcp(flow, int(flows.client[flow]), client, server)
+            self.readings.lookups += found
+            self.readings.drafts += [lookup.draft for lookup in found]
+        elif application is Application.UNKNOWN:
+            self.readings.unknown.append(flow)
+        else:
+            known = len(self.readings.drafts)
+            self._read_as(application, flow, client, server, whole=whole and begins)
+            if flows.one_way[flow]:
+                _expect_no_answers(self.readings.drafts[known:])
+
+    def _read_as(self, application: Application, flow: int, client: Tape, server: Tape, *, whole: bool) -> None:
+        capture = int(self.tcp.flows.capture[flow])
+        if application is Application.HTTP1:
+            closed = bool(self.tcp.flows.server_fin_ns[flow] != NEVER)
+            pairing = Http1Pairing(flow, self.losses, capture)
+            drafts, tunnel = pairing.pair(client, server, self.streams, whole=whole, closed=closed)
+            self.readings.drafts += drafts
+            if tunnel is not None and tunnel.draft.protocol is not Protocol.WEBSOCKET:
+                self._read_tunnel(flow, tunnel, client.behind(tunnel.client_at), server.behind(tunnel.server_at))
+        elif application is Application.HTTP2:
+            self.readings.drafts += H2Pairing(flow, whole, self.losses, capture, self.readings.h2_rows).pair(client, server)
+        elif application is Application.TLS:
+            talks = [Talk.read(tape, synced=whole, losses=self.losses, capture=capture) for tape in (client, server)]
+            self.readings.tls.append(TlsPairing(flow, *talks))
+
+    def _read_tunnel(self, flow: int, tunnel: Tunnel, client: Tape, server: Tape) -> None:
+        """Reads what a connection carries behind CONNECT (RFC 9110 section 9.3.6) or an upgrade to HTTP/2."""
+        application = guess(client.head(LOOK_LEN), server.head(LOOK_LEN))
+        if tunnel.draft.status == "101" and application is Application.HTTP2:
+            pairing = H2Pairing(flow, True, self.losses, int(self.tcp.flows.capture[flow]), self.readings.h2_rows)
+            tunnel.draft.ending, tunnel.draft.response = Ending.OPEN, []
+            tunnel.draft.protocol = Protocol.H2
+            pairing.adopt(tunnel.draft)
+            self.readings.drafts += [draft for draft in pairing.pair(client, server) if draft is not tunnel.draft]
+        elif application is not Application.UNKNOWN:
+            self._read_as(application, flow, client, server, whole=True)
+
+
+def _expect_no_answers(drafts: list[Draft]) -> None:
+    """A capture of one direction cannot show what was answered."""
+    for draft in drafts:
+        if draft.ending is Ending.OPEN and not draft.response:
+            draft.ending = Ending.UNSEEN
+
+
+def read_flows(tcp: TcpTables, streams: Streams, losses: Losses) -> Readings:
+    """Reads every TCP flow that carried bytes, on whatever port."""
+    return Chooser(tcp, streams, losses).read_all()

@@ -1,0 +1,139 @@
+"""TCP connection attempts as exchanges: first SYN to the client's ACK, a refusal, or giving up (RFC 9293 section 3.5)."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pcapdiag.columns import NEVER
+from pcapdiag.exchanges.draft import Draft, Ending
+from pcapdiag.exchanges.table import Outcome, Protocol
+from pcapdiag.flows.table import CLIENT_TO_SERVER, Kind
+from pcapdiag.packets.table import RST, TCP
+
+if TYPE_CHECKING:
+    from pcapdiag.flows.table import TcpTables
+    from pcapdiag.packets.table import Packets
+
+_FIRST_RETRY_NS: Final = 1_000_000_000
+"""RFC 6298 section 2.1: a SYN is repeated after one second."""
+_CITED: Final = 8
+"""SYNs cited per attempt."""
+_PTB: Final = frozenset({(3, 4), (2, 0)})
+"""ICMP type and code of Packet Too Big, IPv4 and IPv6: no refusal."""
+_UNREACHABLE: Final = frozenset({1, 3})
+
+Route = tuple[int, int, int]
+"""Client address, server address, server port."""
+
+
+class _Attempts:
+    """What the tables say about connection attempts, gathered once."""
+
+    def __init__(self, packets: Packets, tcp: TcpTables) -> None:
+        segments, self.flows = tcp.segments, tcp.flows
+        self.clipped_ns = int(packets.ts_ns.max()) if len(packets) else 0
+        rows = np.flatnonzero((segments.kind == Kind.SYN) | (segments.kind == Kind.SYN_AGAIN))
+        at = segments.row[rows]
+        columns = (segments.flow[rows], segments.direction[rows], segments.ts_ns[rows], packets.capture[at], packets.frame[at])
+        self.tries: dict[int, list[int]] = defaultdict(list)
+        self.frames: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for flow, direction, ts_ns, capture, frame in zip(*(column.tolist() for column in columns), strict=True):
+            self.frames[flow].append((capture, frame))
+            if direction == CLIENT_TO_SERVER:
+                self.tries[flow].append(ts_ns)
+        self.routes: list[Route] = list(
+            zip(self.flows.client.tolist(), self.flows.server.tolist(), self.flows.server_port.tolist(), strict=True)
+        )
+        self.begins: dict[Route, list[int]] = defaultdict(list)
+        for flow, tries in self.tries.items():
+            self.begins[self.routes[flow]].append(tries[0])
+        for begins in self.begins.values():
+            begins.sort()
+        self.unreachable = _unreachable(packets, tcp)
+
+
+def _unreachable(packets: Packets, tcp: TcpTables) -> dict[int, tuple[int, tuple[int, int]]]:
+    """Flow -> time and frame of the first ICMP error that says its server cannot be reached."""
+    errors, flows = packets.icmp_errors, tcp.flows
+    if not len(errors):
+        return {}
+    number = {
+        (client, port, server, server_port): flow
+        for flow, (client, port, server, server_port) in enumerate(
+            zip(flows.client.tolist(), flows.client_port.tolist(), flows.server.tolist(), flows.server_port.tolist(), strict=True)
+        )
+    }
+    found: dict[int, tuple[int, tuple[int, int]]] = {}
+    columns = (errors.row, errors.type, errors.code, errors.proto, errors.src, errors.sport, errors.dst, errors.dport)
+    for row, kind, code, proto, *tuple_ in zip(*(column.tolist() for column in columns), strict=True):
+        flow = number.get((tuple_[0], tuple_[1], tuple_[2], tuple_[3]))
+        if flow is not None and proto == TCP and kind in _UNREACHABLE and (kind, code) not in _PTB:
+            found.setdefault(flow, (int(packets.ts_ns[row]), (int(packets.capture[row]), int(packets.frame[row]))))
+    return found
+
+
+def find_connects(packets: Packets, tcp: TcpTables) -> list[Draft]:
+    """One draft per connection attempt whose SYN was captured; their times are set."""
+    attempts = _Attempts(packets, tcp)
+    flows = tcp.flows
+    columns = (flows.syn_ack_ns, flows.established_ns, flows.rst_ns, flows.rst_direction)
+    syn_acks, established, resets, reset_by = (column.tolist() for column in columns)
+    drafts = []
+    for flow, tries in attempts.tries.items():
+        _, server, port = attempts.routes[flow]
+        draft = Draft(flow, Protocol.CONNECT, packets.addresses.endpoint(server, port), ending=Ending.GIVEN)
+        draft.tries, draft.frames = tuple(tries), tuple(attempts.frames[flow][:_CITED])
+        draft.start_ns = draft.request_start_ns = draft.request_end_ns = tries[0]
+        draft.first_byte_ns = syn_acks[flow]
+        if established[flow] != NEVER:
+            draft.end_ns = established[flow]
+        elif syn_acks[flow] != NEVER:
+            draft.end_ns = syn_acks[flow]
+            draft.facts["ack_seen"] = False
+        elif (data_ns := _first_data(tcp, flow)) != NEVER:
+            draft.end_ns = data_ns
+        elif resets[flow] != NEVER and reset_by[flow] != CLIENT_TO_SERVER:
+            draft.end_ns, draft.status, draft.outcome = resets[flow], "refused", Outcome.ERROR
+        elif (error := attempts.unreachable.get(flow)) is not None and error[0] >= tries[-1]:
+            draft.end_ns, draft.status, draft.outcome = error[0], "unreachable", Outcome.ERROR
+            draft.frames += (error[1],)
+        else:
+            _give_up(draft, tries, attempts)
+        draft.end_ns = max(draft.end_ns, draft.start_ns)
+        drafts.append(draft)
+    return drafts
+
+
+def _first_data(tcp: TcpTables, flow: int) -> int:
+    """First packet of the client that is no SYN nor RST: the SYN-ACK went by unseen."""
+    rows = slice(int(tcp.flows.begin[flow]), int(tcp.flows.stop[flow]))
+    segments = tcp.segments
+    later = (segments.direction[rows] == CLIENT_TO_SERVER) & (segments.ack[rows] >= 0)
+    later &= (segments.kind[rows] < Kind.SYN) & (segments.flags[rows] & RST == 0)
+    times = segments.ts_ns[rows][later]
+    return int(times[0]) if len(times) else NEVER
+
+
+def _give_up(draft: Draft, tries: list[int], attempts: _Attempts) -> None:
+    """Nobody answered: when did the client stop waiting?
+
+    It did not send the next SYN that its back-off calls for, so it gave up before that; its next attempt shows when,
+    otherwise the last SYN is a lower bound.
+    """
+    last_gap_ns = tries[-1] - tries[-2] if len(tries) > 1 else _FIRST_RETRY_NS // 2
+    next_ns = tries[-1] + 2 * last_gap_ns + last_gap_ns // 4
+    if attempts.clipped_ns <= next_ns:
+        draft.end_ns, draft.outcome = attempts.clipped_ns, Outcome.INCOMPLETE
+        return
+    draft.outcome, draft.aborted_by = Outcome.ABORTED, "client"
+    begins = attempts.begins[attempts.routes[draft.flow]]
+    following = bisect_right(begins, tries[-1])
+    if following < len(begins) and begins[following] <= next_ns:
+        draft.end_ns = begins[following]
+    else:
+        draft.end_ns = tries[-1]
+        draft.facts["at_least"] = True

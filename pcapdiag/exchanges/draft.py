@@ -1,0 +1,147 @@
+"""An exchange while it is put together: byte offsets first; times are looked up later, for all of them at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pcapdiag.columns import NEVER
+from pcapdiag.exchanges.table import NO_OFFSETS, SETUP, Exchange, Outcome, Protocol
+from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT
+
+if TYPE_CHECKING:
+    from pcapdiag.columns import I64
+
+Span = tuple[int, int]
+Facts = dict[str, str | int | float | bool | None]
+
+BY_WHOM: Final = ("client", "server")
+"""Who sends in a direction."""
+
+
+class Ending(Enum):
+    """What ends an exchange."""
+
+    OPEN = "nothing in its own bytes: the end of the connection or of the capture does"
+    RESPONSE = "the last byte of its response"
+    CLOSE = "the server's FIN, which delimits the response (RFC 9112 section 6.3)"
+    TUNNEL = "the FIN of either side"
+    UNSEEN = "a response of which nothing was captured"
+    GIVEN = "a time that is already known"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A frame that ends an exchange before its response is whole, if the response is not whole by then."""
+
+    fd: int
+    offset: int
+    """Of the last byte of the frame."""
+    outcome: Outcome
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """An exchange without an id; the fields are those of Exchange unless they say otherwise."""
+
+    flow: int
+    protocol: Protocol
+    name: str
+    inferred: bool = False
+    keys: str = "plain"
+    h2_stream: int = 0
+    request: list[Span] = field(default_factory=list)
+    response: list[Span] = field(default_factory=list)
+    ending: Ending = Ending.OPEN
+    cuts: list[Cut] = field(default_factory=list)
+    status: str | None = None
+    outcome: Outcome = Outcome.OK
+    """What it is if it ends as `ending` says; OPEN ones become aborted or incomplete."""
+    aborted_by: str | None = None
+    messages: list[int] = field(default_factory=list)
+    deadline_ns: int | None = None
+    attempt: int | None = None
+    facts: Facts = field(default_factory=dict)
+    start_ns: int = NEVER
+    request_start_ns: int = NEVER
+    request_end_ns: int = NEVER
+    request_in_order_ns: int = NEVER
+    request_acked_ns: int = NEVER
+    first_byte_ns: int = NEVER
+    end_ns: int = NEVER
+    tries: tuple[int, ...] = ()
+    frames: tuple[tuple[int, int], ...] = ()
+    part_of: Draft | None = None
+    setup: list[Draft] = field(default_factory=list)
+    id: int = -1
+    """Its position among all exchanges, once they are in order."""
+
+    @property
+    def is_setup(self) -> bool:
+        """A lookup, connect or handshake."""
+        return self.protocol in SETUP
+
+    @property
+    def client_fd(self) -> int:
+        """The direction of its request."""
+        return 2 * self.flow + CLIENT_TO_SERVER
+
+    @property
+    def server_fd(self) -> int:
+        """The direction of its response."""
+        return 2 * self.flow + SERVER_TO_CLIENT
+
+    def order(self) -> tuple[int, int, int]:
+        """Its place among all exchanges: by start, flow, first offset."""
+        return self.start_ns, self.flow, (self.request or self.response or ((0, 0),))[0][0]
+
+    def finish(self) -> Exchange:
+        """The exchange; its own id and those of its set-up are known by now."""
+        return Exchange(
+            id=self.id,
+            flow=self.flow,
+            protocol=self.protocol,
+            name=self.name,
+            inferred=self.inferred,
+            keys=self.keys,
+            part_of=None if self.part_of is None else self.part_of.id,
+            h2_stream=self.h2_stream,
+            request=tuple(self.request),
+            response=tuple(self.response),
+            start_ns=self.start_ns,
+            request_start_ns=self.request_start_ns,
+            request_end_ns=self.request_end_ns,
+            request_in_order_ns=self.request_in_order_ns,
+            request_acked_ns=self.request_acked_ns,
+            first_byte_ns=self.first_byte_ns,
+            end_ns=self.end_ns,
+            status=self.status,
+            outcome=self.outcome,
+            aborted_by=self.aborted_by,
+            setup=tuple(sorted(phase.id for phase in self.setup)),
+            messages=_offsets(self.messages),
+            deadline_ns=self.deadline_ns,
+            attempt=self.attempt,
+            request_len=sum(stop - start for start, stop in self.request),
+            response_len=sum(stop - start for start, stop in self.response),
+            tries=self.tries,
+            frames=self.frames,
+            facts=self.facts,
+        )
+
+
+def _offsets(messages: list[int]) -> I64:
+    return np.asarray(messages, np.int64) if messages else NO_OFFSETS
+
+
+def add_span(spans: list[Span], start: int, stop: int) -> None:
+    """Adds bytes behind all others, joined with them where they touch."""
+    if stop <= start:
+        return
+    if spans and spans[-1][1] >= start:
+        spans[-1] = spans[-1][0], max(stop, spans[-1][1])
+    else:
+        spans.append((start, stop))

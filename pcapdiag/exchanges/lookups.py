@@ -1,0 +1,197 @@
+"""DNS lookups: a query and its repeats with the answer that ended them (RFC 1035 section 7)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pcapdiag.exchanges.draft import Draft, Ending
+from pcapdiag.exchanges.table import Outcome, Protocol
+from pcapdiag.losses import Loss
+from pcapdiag.protocols.dns import DnsMessage, DnsMessageReceived, DnsTcpReader, parse_dns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pcapdiag.exchanges.tape import Tape
+    from pcapdiag.flows.table import TcpTables
+    from pcapdiag.losses import Losses
+    from pcapdiag.packets.table import Packets
+
+DNS_PORT: Final = 53
+_PORTS: Final = (DNS_PORT, 5353, 5355)  # DNS, mDNS (RFC 6762), LLMNR (RFC 4795)
+_REPEAT_NS: Final = 30_000_000_000
+"""A query this long after the last one like it is a new lookup."""
+_OTHER_ASKER_NS: Final = 900_000_000
+"""Resolver libraries wait longer than this before they ask again with another port or id."""
+_PATIENCE_NS: Final = 5_000_000_000
+"""resolv.conf(5): default time before a query is repeated or given up."""
+_RCODES: Final = ("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED")  # RFC 1035 section 4.1.1
+_TYPES: Final = {
+    1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 64: "SVCB", 65: "HTTPS", 255: "ANY",
+}  # fmt: skip
+
+
+@dataclass(slots=True, eq=False)
+class Lookup:
+    """One lookup, and what it answered."""
+
+    draft: Draft
+    client: int
+    """Who asked, index into addresses."""
+    qname: str
+    addresses: frozenset[bytes] = frozenset()
+    """Packed addresses of the answer."""
+    answered: bool = False
+    usable: bool = False
+    """NOERROR, with addresses, not truncated: the client need not ask again."""
+    asked: list[tuple[int, int]] = field(default_factory=list)
+    """(client port, id) of its queries."""
+    resolvers: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Datagram:
+    """A UDP datagram that is a DNS message."""
+
+    flow: int
+    ts_ns: int
+    frame: tuple[int, int]
+    src: int
+    dst: int
+    sport: int
+    dport: int
+    message: DnsMessage
+
+
+def find_lookups(packets: Packets, tcp: TcpTables, losses: Losses) -> list[Lookup]:
+    """All lookups over UDP; multicast queries that nobody answered are none, since nobody need answer them."""
+    lookups: list[Lookup] = []
+    open_by_question: dict[tuple[int, str, int], list[Lookup]] = defaultdict(list)
+    open_by_id: dict[tuple[int, int, int], Lookup] = {}
+    for datagram in _datagrams(packets, tcp, losses):
+        message = datagram.message
+        if message.is_response:
+            lookup = open_by_id.get((datagram.dst, datagram.dport, message.id))
+            if lookup is None or lookup.answered or message.name not in (None, lookup.qname):
+                continue
+            if DNS_PORT in (datagram.sport, datagram.dport) and datagram.src not in lookup.resolvers:
+                continue  # somebody else's answer
+            _answer(lookup, datagram)
+        elif message.name is not None and message.qtype is not None:
+            question = (datagram.src, message.name, message.qtype)
+            lookup = _repeated(open_by_question[question], datagram)
+            if lookup is None:
+                lookup = _asked(datagram)
+                lookups.append(lookup)
+                open_by_question[question] = [other for other in open_by_question[question] if not other.answered] + [lookup]
+            lookup.draft.tries += (datagram.ts_ns,)
+            lookup.draft.frames += (datagram.frame,)
+            lookup.asked.append((datagram.sport, message.id))
+            lookup.resolvers.add(datagram.dst)
+            open_by_id[datagram.src, datagram.sport, message.id] = lookup
+    clipped_ns = int(packets.ts_ns.max()) if len(packets) else 0
+    for lookup in lookups:
+        lookup.draft.facts["resolvers"] = len(lookup.resolvers)
+        if not lookup.answered:
+            _leave_open(lookup.draft, clipped_ns)
+    return [lookup for lookup in lookups if lookup.answered or tcp.flows.server_port[lookup.draft.flow] == DNS_PORT]
+
+
+def _datagrams(packets: Packets, tcp: TcpTables, losses: Losses) -> Iterator[_Datagram]:
+    """DNS messages in time order."""
+    datagrams = tcp.datagrams
+    row = datagrams.row
+    on_port = np.isin(packets.sport[row], _PORTS) | np.isin(packets.dport[row], _PORTS)
+    wanted = np.flatnonzero(on_port & (packets.payload_captured[row] > 0))
+    wanted = wanted[np.argsort(datagrams.ts_ns[wanted], kind="stable")]
+    row = row[wanted]
+    columns = (
+        datagrams.flow[wanted],
+        datagrams.ts_ns[wanted],
+        packets.capture[row],
+        packets.frame[row],
+        packets.src[row],
+        packets.dst[row],
+        packets.sport[row],
+        packets.dport[row],
+        packets.payload_at[row],
+        packets.payload_captured[row],
+    )
+    for flow, ts_ns, capture, frame, src, dst, sport, dport, at, length in zip(*(column.tolist() for column in columns), strict=True):
+        message = parse_dns(packets.blob.read(at, length))
+        if message is not None:
+            yield _Datagram(flow, ts_ns, (capture, frame), src, dst, sport, dport, message)
+        elif DNS_PORT in (sport, dport):
+            losses.add(Loss.UNDECODED_DNS, capture=capture)
+
+
+def _repeated(candidates: list[Lookup], datagram: _Datagram) -> Lookup | None:
+    """The open lookup that a query repeats."""
+    for lookup in reversed(candidates):
+        waited_ns = datagram.ts_ns - lookup.draft.tries[-1]
+        if lookup.answered or waited_ns > _REPEAT_NS:
+            continue
+        if waited_ns >= _OTHER_ASKER_NS or (datagram.sport, datagram.message.id) in lookup.asked:
+            return lookup
+    return None
+
+
+def _asked(datagram: _Datagram) -> Lookup:
+    message = datagram.message
+    draft = Draft(datagram.flow, Protocol.DNS, _question(message), ending=Ending.GIVEN)
+    draft.start_ns = draft.request_start_ns = draft.request_end_ns = draft.request_in_order_ns = datagram.ts_ns
+    return Lookup(draft, datagram.src, message.name or "")
+
+
+def _question(message: DnsMessage) -> str:
+    qtype = message.qtype if message.qtype is not None else 0
+    return f"{_TYPES.get(qtype, f'TYPE{qtype}')} {message.name}"
+
+
+def _answer(lookup: Lookup, datagram: _Datagram) -> None:
+    lookup.answered = True
+    draft = lookup.draft
+    draft.first_byte_ns = draft.end_ns = max(datagram.ts_ns, draft.start_ns)
+    draft.frames += (datagram.frame,)
+    _conclude(lookup, datagram.message)
+
+
+def _conclude(lookup: Lookup, message: DnsMessage) -> None:
+    """Notes what the answer says."""
+    draft = lookup.draft
+    draft.status = _RCODES[message.rcode] if message.rcode < len(_RCODES) else f"RCODE{message.rcode}"
+    draft.outcome = Outcome.OK if message.rcode == 0 else Outcome.ERROR
+    draft.facts |= {"truncated": message.truncated, "answers": message.answer_count}
+    lookup.addresses = frozenset(message.addresses)
+    lookup.usable = message.rcode == 0 and bool(message.addresses) and not message.truncated
+
+
+def _leave_open(draft: Draft, clipped_ns: int) -> None:
+    """No answer: the client waited about as long as it had before it last asked again, or the default time."""
+    patience_ns = draft.tries[-1] - draft.tries[-2] if len(draft.tries) > 1 else _PATIENCE_NS
+    draft.outcome = Outcome.INCOMPLETE
+    draft.end_ns = max(draft.start_ns, min(draft.tries[-1] + patience_ns, clipped_ns))
+    draft.facts["end_known"] = False
+
+
+def pair_dns_over_tcp(flow: int, client_address: int, client: Tape, server: Tape) -> list[Lookup]:
+    """Lookups over a TCP connection (RFC 7766): answers come in any order, with the id of their query."""
+    lookups: list[Lookup] = []
+    waiting: dict[int, Lookup] = {}
+    for event in client.play(DnsTcpReader()):
+        if isinstance(event, DnsMessageReceived) and event.message is not None and event.message.name is not None:
+            draft = Draft(flow, Protocol.DNS, _question(event.message), request=[(client.start + event.at, client.start + event.end)])
+            draft.facts["transport"] = "tcp"
+            lookups.append(Lookup(draft, client_address, event.message.name))
+            waiting[event.message.id] = lookups[-1]
+    for event in server.play(DnsTcpReader()):
+        if isinstance(event, DnsMessageReceived) and event.message is not None and (lookup := waiting.pop(event.message.id, None)):
+            lookup.answered = True
+            lookup.draft.response = [(server.start + event.at, server.start + event.end)]
+            lookup.draft.ending = Ending.RESPONSE
+            _conclude(lookup, event.message)
+    return lookups

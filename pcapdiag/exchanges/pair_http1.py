@@ -1,0 +1,230 @@
+"""HTTP/1.1 and what is read out of it: requests paired with responses in order (RFC 9112 section 9.3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pcapdiag.exchanges.draft import Draft, Ending
+from pcapdiag.exchanges.fields import UNKNOWN_NAME, is_event_stream, keep_request, keep_response, outcome_of_http
+from pcapdiag.exchanges.messages import MessageMarks
+from pcapdiag.exchanges.table import Protocol
+from pcapdiag.losses import Loss
+from pcapdiag.protocols.events import (
+    BodyReceived,
+    BytesUnread,
+    Event,
+    Fault,
+    MessageEnded,
+    RequestStarted,
+    ResponseStarted,
+    Side,
+    TunnelStarted,
+)
+from pcapdiag.protocols.http1 import Http1Reader
+
+if TYPE_CHECKING:
+    from pcapdiag.exchanges.tape import Tape
+    from pcapdiag.losses import Losses
+    from pcapdiag.streams import Streams
+
+
+class Tunnel(NamedTuple):
+    """Where a connection stops being HTTP/1.1, and the exchange that made it so."""
+
+    draft: Draft
+    client_at: int
+    server_at: int
+
+
+class Paired1(NamedTuple):
+    """What one connection gave."""
+
+    drafts: list[Draft]
+    tunnel: Tunnel | None
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    draft: Draft
+    started: RequestStarted
+
+
+@dataclass(slots=True, eq=False)
+class _Response:
+    """One final response, and what came of it."""
+
+    started: ResponseStarted
+    stop: int
+    """Behind the last byte known to be part of it."""
+    ending: Ending = Ending.OPEN
+    interim_at: int | None = None
+    lost: bool = False
+    """Bytes of it could not be read: where it ends is a guess."""
+    marks: MessageMarks | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Http1Pairing:
+    """Reads one connection: requests first, then the responses to them."""
+
+    flow: int
+    losses: Losses
+    capture: int
+    _requests: list[_Request] = field(default_factory=list)
+    _responses: list[_Response] = field(default_factory=list)
+    _client_tunnel_at: int | None = None
+    _server_tunnel_at: int | None = None
+    _damaged: bool = False
+
+    def pair(self, client: Tape, server: Tape, streams: Streams, *, whole: bool, closed: bool) -> Paired1:
+        """All exchanges of the connection.
+
+        Args:
+            client: what the client sent.
+            server: what the server sent.
+            streams: for the times by which damaged connections are paired.
+            whole: both tapes begin where a message begins.
+            closed: the server's bytes end with a FIN.
+        """
+        self._damaged = not whole
+        self._read_requests(client, Http1Reader(Side.CLIENT, synced=whole, at=client.start))
+        methods = [request.started.method for request in self._requests]
+        self._read_responses(server, Http1Reader(Side.SERVER, methods, synced=whole, at=server.start), closed=closed)
+        drafts = [request.draft for request in self._requests]
+        drafts += self._match_by_time(streams) if self._damaged else self._match_in_order()
+        return Paired1(drafts, self._tunnel(client, server))
+
+    def _read_requests(self, tape: Tape, reader: Http1Reader) -> None:
+        draft: Draft | None = None
+        for event in (*tape.play(reader), *reader.finish(closed=False)):
+            match event:
+                case RequestStarted(at, end, method, target):
+                    draft = Draft(self.flow, Protocol.HTTP1, f"{method} {target}", request=[(at, end)])
+                    keep_request(draft, event.headers)
+                    self._requests.append(_Request(draft, event))
+                    if "expect" in event.headers:
+                        draft.facts["body_at"] = end
+                case BodyReceived(_, end) | MessageEnded(_, end) if draft is not None:
+                    draft.request[0] = draft.request[0][0], max(end, draft.request[0][1])
+                case TunnelStarted(at):
+                    self._client_tunnel_at, draft = at, None
+                case Fault() | BytesUnread():
+                    self._note_damage(tape, event)
+
+    def _read_responses(self, tape: Tape, reader: Http1Reader, *, closed: bool) -> None:
+        interim_at: int | None = None
+        for event in tape.play(reader):
+            if isinstance(event, ResponseStarted) and event.status < 200 and event.status != 101:
+                interim_at = event.at if interim_at is None else interim_at
+            elif isinstance(event, ResponseStarted):
+                if self._responses and self._responses[-1].ending is Ending.OPEN:  # its end was not captured
+                    self._responses[-1].stop, self._responses[-1].ending = event.at, Ending.RESPONSE
+                self._responses.append(_Response(event, event.end, interim_at=interim_at))
+                interim_at = None
+            else:
+                self._read_on(tape, event, Ending.RESPONSE)
+        for event in reader.finish(closed=closed):
+            self._read_on(tape, event, Ending.CLOSE)
+        if self._responses and self._responses[-1].lost and self._responses[-1].ending is Ending.OPEN:
+            self._responses[-1].stop, self._responses[-1].ending = tape.stop, Ending.RESPONSE
+
+    def _read_on(self, tape: Tape, event: Event, ending: Ending) -> None:
+        """Takes what follows a response's header section."""
+        response = self._responses[-1] if self._responses and self._responses[-1].ending is Ending.OPEN else None
+        match event:
+            case BodyReceived(at, end) if response is not None:
+                response.stop = end
+                if is_event_stream(response.started.headers):
+                    if response.marks is None:
+                        response.marks = MessageMarks.of_sse(encoded="content-encoding" in response.started.headers)
+                    response.marks.read(tape, at, end)
+            case MessageEnded(at) if response is not None:
+                response.stop, response.ending = at, ending
+            case TunnelStarted(at):
+                self._server_tunnel_at = at
+                if response is not None:
+                    response.ending = Ending.RESPONSE
+            case Fault() | BytesUnread():
+                self._note_damage(tape, event)
+                if response is not None:
+                    response.lost = True
+
+    def _note_damage(self, tape: Tape, event: Fault | BytesUnread) -> None:
+        self._damaged = True
+        if isinstance(event, Fault) and all(data is not None for _, _, data in tape.between(event.at, event.end)):
+            self.losses.add(Loss.PROTOCOL_FAULT, capture=self.capture)
+
+    # pairing
+
+    def _match_in_order(self) -> list[Draft]:
+        """RFC 9112 section 9.3.2; what a server says unasked (408 before it closes) is no response."""
+        for request, response in zip(self._requests, self._responses, strict=False):
+            _answer(request.draft, response)
+        return []
+
+    def _match_by_time(self, streams: Streams) -> list[Draft]:
+        """Where messages may be missing: a response answers the last request before it, requests between went unanswered.
+
+        Returns:
+            Drafts for responses whose request was not captured.
+        """
+        asked_ns = _times(streams, 2 * self.flow, [request.started.at for request in self._requests])
+        answered_ns = _times(streams, 2 * self.flow + 1, [response.started.at for response in self._responses])
+        orphans: list[Draft] = []
+        following, unread_at = 0, None
+        for response, ns in zip(self._responses, answered_ns, strict=True):
+            behind = following
+            while behind < len(self._requests) and asked_ns[behind] < ns:
+                behind += 1
+            if behind == following:
+                orphans.append(Draft(self.flow, Protocol.HTTP1, UNKNOWN_NAME))
+                _answer(orphans[-1], response)
+            else:
+                for request in self._requests[following : behind - 1]:
+                    request.draft.ending = Ending.UNSEEN
+                if behind - 1 > following and unread_at is not None and unread_at < response.started.at:
+                    missed = self._requests[behind - 2].draft
+                    missed.response, missed.ending = [(unread_at, response.started.at)], Ending.RESPONSE
+                _answer(self._requests[behind - 1].draft, response)
+            following, unread_at = behind, response.stop
+        return orphans
+
+    def _tunnel(self, client: Tape, server: Tape) -> Tunnel | None:
+        """The switch of protocols, if the server agreed to one."""
+        if self._server_tunnel_at is None or not self._responses:
+            return None
+        switched = self._responses[-1].started
+        owner = next((request.draft for request in self._requests if switched.at in (span[0] for span in request.draft.response)), None)
+        if owner is None:
+            return None
+        client_at = client.stop if self._client_tunnel_at is None else self._client_tunnel_at
+        if switched.status == 101 and "h2c" not in switched.headers.get("upgrade", ""):
+            owner.protocol, owner.ending = Protocol.WEBSOCKET, Ending.TUNNEL
+            owner.response = [(switched.at, max(server.stop, switched.end))]
+            owner.facts["tunnel_request_len"] = client.stop - client_at
+        return Tunnel(owner, client_at, self._server_tunnel_at)
+
+
+def _answer(draft: Draft, response: _Response) -> None:
+    """Makes a response that of an exchange."""
+    started = response.started
+    draft.response, draft.ending = [(started.at, response.stop)], response.ending
+    draft.status, draft.outcome = str(started.status), outcome_of_http(started.status)
+    keep_response(draft.facts, started.headers)
+    if response.interim_at is not None:
+        draft.facts["interim_at"] = response.interim_at
+    if response.lost:
+        draft.facts["unread"] = True
+    if is_event_stream(started.headers):
+        draft.protocol = Protocol.SSE
+    if response.marks is not None:
+        response.marks.conclude(draft)
+
+
+def _times(streams: Streams, fd: int, offsets: list[int]) -> list[int]:
+    where = np.asarray(offsets, np.int64)
+    seen = streams.first_seen(fd, where)
+    return [int(ns) for ns in np.minimum(seen, streams.in_order(fd, where))]

@@ -1,0 +1,68 @@
+"""Runs detectors: a crash in one is recorded on the diagnosis and the others go on."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from pcapdiag.findings.rank import rank, verdict
+from pcapdiag.findings.types import Conclusion, Diagnosis, Failure
+from pcapdiag.findings.unseen import not_observable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from pcapdiag.findings.types import Detector, Limits
+    from pcapdiag.stalls.ledger import Ledger
+    from pcapdiag.stalls.sign import Sign
+    from pcapdiag.trace import Tables, Trace
+
+_Item = TypeVar("_Item")
+
+
+def see(trace: Trace, detectors: Sequence[Detector], overrides: Mapping[str, Mapping[str, float]], failures: list[Failure]) -> list[Sign]:
+    """The signs of one shard."""
+    signs: list[Sign] = []
+    for detector in detectors:
+        if (find := detector.signs) is not None:
+            limits = _limits(detector, overrides)
+            signs += _guarded(detector.code, partial(find, trace, limits), failures)
+    return signs
+
+
+def see_across(
+    tables: Tables, detectors: Sequence[Detector], overrides: Mapping[str, Mapping[str, float]], failures: list[Failure]
+) -> list[Sign]:
+    """The signs that show only in the merged tables of all shards."""
+    signs: list[Sign] = []
+    for detector in detectors:
+        if (find := detector.cross_signs) is not None:
+            limits = _limits(detector, overrides)
+            signs += _guarded(detector.code, partial(find, tables, limits), failures)
+    return signs
+
+
+def conclude(tables: Tables, ledger: Ledger, signs: Sequence[Sign], detectors: Sequence[Detector], failures: list[Failure]) -> Diagnosis:
+    """The ranked diagnosis of a closed ledger."""
+    conclusions: list[Conclusion] = []
+    for detector in detectors:
+        own = [sign for sign in signs if sign.code == detector.code]
+        conclusions += _guarded(detector.code, partial(detector.conclude, ledger, own, tables), failures)
+    findings = rank(conclusions, ledger, tables, detectors)
+    return Diagnosis(
+        tables=tables, ledger=ledger, findings=findings, verdict=verdict(findings, tables.quality),
+        not_observable=not_observable(tables), failures=tuple(failures),
+    )  # fmt: skip
+
+
+def _limits(detector: Detector, overrides: Mapping[str, Mapping[str, float]]) -> Limits:
+    return detector.limits.override(**overrides[detector.code]) if detector.code in overrides else detector.limits
+
+
+def _guarded(code: str, call: Callable[[], Iterable[_Item]], failures: list[Failure]) -> list[_Item]:
+    """What a detector gives; nothing, and a Failure, when it crashes."""
+    try:
+        return list(call())
+    except Exception as error:  # noqa: BLE001 - the one place: an opinion that crashes must not take the others with it
+        failures.append(Failure(f"detector {code}", f"{type(error).__name__}: {error}"))
+        return []

@@ -1,0 +1,66 @@
+"""From when to when a receiver waited for lost bytes, as this tap can tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pcapdiag.columns import NEVER
+
+if TYPE_CHECKING:
+    from pcapdiag.flows.rtt import RoundTrips
+    from pcapdiag.flows.table import TcpTables
+
+
+class Wait(NamedTuple):
+    """[start_ns, end_ns) of a wait for bytes."""
+
+    start_ns: int
+    end_ns: int
+    at_least: bool
+    """The true start or end lies outside what the capture shows."""
+
+
+def wait_of(tcp: TcpTables, trips: RoundTrips, row: int) -> Wait:
+    """The wait of one row of Recoveries.
+
+    Where the tap saw the bytes leave, they were due one round trip later and came when their ACK says. Where it saw a
+    hole, the wait began when later bytes arrived: before that, time was normal flight. A tail leaves no hole: its wait
+    began when the sender last was heard, or later.
+    """
+    recoveries = tcp.recoveries
+    flow, direction = divmod(int(recoveries.fd[row]), 2)
+    start = int(recoveries.first_ns[row])
+    end = int(recoveries.done_ns[row])
+    unfinished = end >= NEVER
+    if unfinished:
+        end = int(tcp.flows.last_ns[flow])
+    if recoveries.at_sender[row]:
+        half = trips.far(flow) if direction == 0 else trips.near(flow)
+        start += max(half.floor_ns(), 0)
+    return Wait(min(start, end), end, unfinished or (bool(recoveries.tail[row]) and not bool(recoveries.at_sender[row])))
+
+
+class Silence(NamedTuple):
+    """(start_ns, end_ns) between two packets of one direction, with their rows in Segments; -1: the flow begins or ends."""
+
+    start_ns: int
+    end_ns: int
+    last: int
+    next: int
+
+
+def silence_around(tcp: TcpTables, flow: int, *, heard: int, ts_ns: int) -> Silence:
+    """The time around ts_ns in which direction `heard` of a flow sent nothing that reached the tap.
+
+    Where nothing comes after ts_ns, the silence lasts to the last packet of the flow. A packet exactly at ts_ns ends it.
+    """
+    begin, stop = int(tcp.flows.begin[flow]), int(tcp.flows.stop[flow])
+    rows = begin + np.flatnonzero(tcp.segments.direction[begin:stop] == heard)
+    at = int(np.searchsorted(tcp.segments.ts_ns[rows], ts_ns))
+    last = int(rows[at - 1]) if at > 0 else -1
+    following = int(rows[at]) if at < len(rows) else -1
+    start = int(tcp.segments.ts_ns[last]) if last >= 0 else int(tcp.flows.first_ns[flow])
+    end = int(tcp.segments.ts_ns[following]) if following >= 0 else int(tcp.flows.last_ns[flow])
+    return Silence(start, end, last, following)

@@ -1,0 +1,47 @@
+"""Step 2: frames become packets, one row per decoded IP packet."""
+
+from pcapdiag.packets.decode import decode_packets
+from pcapdiag.packets.table import (
+    ACK,
+    CWR,
+    ECE,
+    FIN,
+    ICMP,
+    ICMPV6,
+    PSH,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    URG,
+    Addresses,
+    Blob,
+    FragmentGroups,
+    IcmpErrors,
+    Packets,
+    SackBlocks,
+    Tunnel,
+)
+
+__all__ = [
+    "ACK",
+    "CWR",
+    "ECE",
+    "FIN",
+    "ICMP",
+    "ICMPV6",
+    "PSH",
+    "RST",
+    "SYN",
+    "TCP",
+    "UDP",
+    "URG",
+    "Addresses",
+    "Blob",
+    "FragmentGroups",
+    "IcmpErrors",
+    "Packets",
+    "SackBlocks",
+    "Tunnel",
+    "decode_packets",
+]

@@ -1,0 +1,1 @@
+"""Sample captures with known causes, and the lab that makes them."""
