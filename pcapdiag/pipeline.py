@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pcapdiag.capture import read_capture
+from pcapdiag.capture import CaptureReader, read_capture
 from pcapdiag.detectors import DETECTORS
 from pcapdiag.errors import CaptureError
 from pcapdiag.exchanges import make_calls, pair_exchanges
@@ -50,7 +50,8 @@ def load(path: str) -> Trace:
 
 def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, ...]]:
     """Steps 1 to 5: files -> Trace."""
-    losses, readers, failures = Losses(), [], []
+    losses, readers = Losses(), list[CaptureReader]()
+    failures: list[Failure] = []
     for path in paths:
         try:
             readers.append(read_capture(path, losses, index=len(readers)))

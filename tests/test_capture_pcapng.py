@@ -207,6 +207,21 @@ def test_wireshark_numbers_some_blocks_that_are_no_packets(path: Path) -> None:
     assert losses == {Loss.SKIPPED_BLOCK: 4}
 
 
+def test_absurd_times_are_capped_and_counted(path: Path) -> None:
+    path.write_bytes(section() + interface() + enhanced(b"a", time=2**64 - 1) + enhanced(b"b", time=1))
+    rows, _, losses = read_rows(path)
+    assert [row.ts_ns for row in rows] == [2**62 - 1 - (2**62 - 1) % 1_000, 1_000]
+    assert losses == {Loss.BAD_TIME: 1}
+
+
+def test_more_interfaces_than_an_index_can_name(path: Path) -> None:
+    path.write_bytes(section() + interface() * 65_537 + enhanced(b"last", index=65_535) + enhanced(b"beyond", index=65_536))
+    rows, capture, losses = read_rows(path)
+    assert [(row.interface, row.data) for row in rows] == [(65_535, b"last")]
+    assert len(capture.interfaces) == 65_536
+    assert losses == {Loss.SKIPPED_BLOCK: 1, Loss.UNKNOWN_INTERFACE: 1}
+
+
 def test_comments_are_capped(path: Path) -> None:
     path.write_bytes(section("<", option(1, b"x" * 5_000)) + section("<", *[option(1, b"y")] * 150))
     comments = read_rows(path).capture.comments

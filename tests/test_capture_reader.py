@@ -93,6 +93,17 @@ def test_a_capture_is_read_once_and_known_at_its_end(tmp_path: Path) -> None:
         iter(reader)
 
 
+@pytest.mark.parametrize("batch_bytes", [1, 1 << 20])
+def test_the_time_span_does_not_trust_the_order(tmp_path: Path, batch_bytes: int) -> None:
+    path = tmp_path / "trace.pcap"
+    path.write_bytes(pcap_header() + b"".join(pcap_record(b"x", sec=sec) for sec in (5, 9, 2, 7)))
+    known = read_rows(path, batch_bytes=batch_bytes).capture
+    assert (known.first_ns, known.last_ns) == (2_000_000_000, 9_000_000_000)
+    path.write_bytes(pcap_header())
+    known = read_rows(path).capture
+    assert (known.first_ns, known.last_ns) == (None, None)
+
+
 def test_a_capture_that_is_left_early_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "trace.pcap"
     path.write_bytes(PCAP * 100)

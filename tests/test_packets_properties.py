@@ -97,7 +97,7 @@ def test_random_bytes_are_rows_or_losses(link_type: int, frames: list[bytes], mi
     rows_are_sound(packets)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_damaged_frames_are_rows_or_losses(data: st.DataObject) -> None:
     frames = data.draw(st.lists(st.sampled_from(sorted(REPRESENTATIVE.values())), min_size=1, max_size=10))

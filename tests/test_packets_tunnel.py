@@ -93,6 +93,7 @@ def test_ipv6_inside(frame: bytes) -> None:
         pytest.param(gre(bytes(40), 0x880B, flags=0x3001, optional=bytes(8)), id="pptp"),
         pytest.param(gre(b"", 0x0000), id="gre-keepalive"),
         pytest.param(ether(ipv4(b"", 4)), id="ipip-empty"),
+        pytest.param(ether(ipv4(INNER6, 4)), id="ipip-of-another-version"),
     ],
 )
 def test_what_is_no_tunnel_stays_the_outer_packet(frame: bytes) -> None:

@@ -229,9 +229,12 @@ class PcapngReader:
         return described_at
 
     def _add_interface(self, body: bytes) -> bool:
+        if len(self._interfaces) >= _MAX_INTERFACES:
+            self._count(Loss.SKIPPED_BLOCK, 1)
+            return False
         read = read_interface(body, self._order, self._count)
-        if read is None or len(self._interfaces) >= _MAX_INTERFACES:
-            self._count(Loss.SKIPPED_BLOCK if read else Loss.BAD_BLOCK, 1)
+        if read is None:
+            self._count(Loss.BAD_BLOCK, 1)
             return False
         interface, clock = read
         self._interfaces.append(interface)

@@ -81,6 +81,8 @@ class CaptureReader:
         self._batch_bytes = batch_bytes
         self._capture: Capture | None = None
         self._begun = False
+        self._first_ns: int | None = None
+        self._last_ns: int | None = None
         self._source = Source(path)
         try:
             self._records = _recognise(self._source, path, index, partial(losses.add, capture=index))
@@ -127,11 +129,17 @@ class CaptureReader:
                 offset += used
                 del window
                 if frames is not None:
+                    self._note_times(frames)
                     yield frames
                     del frames
             self._capture = self._finish(offset, rest)
         finally:
             source.close()
+
+    def _note_times(self, frames: Frames) -> None:
+        first_ns, last_ns = int(frames.ts_ns.min()), int(frames.ts_ns.max())
+        self._first_ns = first_ns if self._first_ns is None else min(self._first_ns, first_ns)
+        self._last_ns = last_ns if self._last_ns is None else max(self._last_ns, last_ns)
 
     def _finish(self, offset: int, rest: U8) -> Capture:
         records, source = self._records, self._source
@@ -147,6 +155,8 @@ class CaptureReader:
             cut_at=offset if notes else None,
             cut_note="; ".join(notes) or None,
             interfaces=records.interfaces,
+            first_ns=self._first_ns,
+            last_ns=self._last_ns,
             comments=records.comments,
             secrets=records.secrets,
         )

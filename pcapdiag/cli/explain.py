@@ -46,7 +46,7 @@ def find(code: str, detectors: Sequence[Detector]) -> Detector:
     if code in by_code:
         return by_code[code]
     parts = [known for known in by_code if code and code in known]
-    near = list(dict.fromkeys([*difflib.get_close_matches(code, by_code, n=4, cutoff=0.5), *parts]))[:5]
+    near = list(dict.fromkeys([*difflib.get_close_matches(code, by_code, n=4, cutoff=0.6), *parts]))[:5]
     hint = f"did you mean {', '.join(near)}?" if near else "`pcapdiag detectors` lists them"
     raise OptionError(f"explain: no diagnosis has the code {code!r}; {hint}")
 
@@ -57,10 +57,15 @@ def page(detector: Detector, width: int) -> str:
     doc = inspect.getdoc(module) if module is not None else None
     first, _, body = (doc or "").partition("\n")
     title = first if first.startswith(f"{detector.code}:") else f"{detector.code}: {detector.title}"
-    lines = [click.style(title, bold=True), "", f"Who can mend it: {detector.domain.value}", *_prose(body, width)]
+    lines = [
+        *(click.style(line, bold=True) for line in textwrap.wrap(title, width)),
+        "",
+        f"Who can mend it: {detector.domain.value}",
+        *_prose(body, width),
+    ]
     if detector.limits:
         lines += ["", click.style("Limits", bold=True), *_limits(detector.limits, width)]
-    lines += _section("Remedy", detector.remedy, width)
+    lines += _section("Remedy, as reports print it", detector.remedy, width)
     lines += _section("References", detector.references, width)
     if detector.wireshark_filter:
         lines += ["", click.style("Wireshark filter", bold=True), f"  {detector.wireshark_filter}"]

@@ -7,100 +7,136 @@ from itertools import pairwise
 from statistics import fmean, median, pstdev
 from typing import TYPE_CHECKING, Final
 
-from pcapdiag.exchanges.table import Call, Calls, Exchange, Exchanges, Outcome, Protocol
+from pcapdiag.exchanges.abandon import SAME_LEN
+from pcapdiag.exchanges.table import HTTP, Call, Calls, Exchange, Exchanges, Outcome, Protocol
 
 if TYPE_CHECKING:
     from pcapdiag.flows.table import Flows
 
 _PATIENCE_NS: Final = 60_000_000_000
 """An attempt that begins this long after the last one failed is a call of its own."""
-_LIKE_LEN: Final = 16
-"""Bytes by which the same request may differ in length from attempt to attempt: ports, counts, dates."""
 _IMMEDIATE_NS: Final = 50_000_000
 _FIXED_COV: Final = 0.15
 _EXPONENTIAL: Final = (1.6, 2.6)
 _RETRIED_GRPC: Final = frozenset({"4", "8", "14"})
 """DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE."""
-_HTTP: Final = frozenset({Protocol.HTTP1, Protocol.SSE, Protocol.H2})
-"""One request may be answered as any of these: an error is no event stream."""
-
-Key = tuple[int, str, str]
-"""Agent (index into addresses), protocol family, name."""
+_LOOKED_AT: Final = 256
+"""Open chains of one name or server that a new exchange is compared with: the newest ones."""
 
 
 class _Chain:
-    """The attempts of a call so far."""
+    """The attempts of a call so far; failed connects to the server it wanted are attempts, too."""
 
-    __slots__ = ("agent", "attempts")
+    __slots__ = ("agent", "attempts", "number", "request")
 
-    def __init__(self, agent: int, first: Exchange) -> None:
+    def __init__(self, number: int, agent: int, first: Exchange) -> None:
+        self.number = number
         self.agent = agent
         self.attempts = [first]
+        self.request: Exchange | None = None if first.protocol is Protocol.CONNECT else first
+        """The latest attempt that got as far as a request."""
 
     @property
     def last(self) -> Exchange:
         """The latest attempt."""
         return self.attempts[-1]
 
+    def add(self, exchange: Exchange) -> None:
+        """Takes the next attempt."""
+        self.attempts.append(exchange)
+        if exchange.protocol is not Protocol.CONNECT:
+            self.request = exchange
+
     def goes_on_with(self, exchange: Exchange) -> bool:
         """Whether `exchange` is the next attempt."""
-        last = self.last
-        if exchange.attempt is not None and exchange.attempt > 0 and (last.attempt or 0) == exchange.attempt - 1:
-            return last.start_ns < exchange.start_ns <= last.end_ns + _PATIENCE_NS
-        waited_ns = exchange.start_ns - last.end_ns
-        alike = exchange.protocol is Protocol.CONNECT or last.protocol is Protocol.CONNECT
-        alike = alike or abs(exchange.request_len - last.request_len) <= _LIKE_LEN
-        return exchange.attempt in (None, 1) and alike and 0 <= waited_ns <= _PATIENCE_NS
+        last, request = self.last, self.request
+        in_time = 0 <= exchange.start_ns - last.end_ns <= _PATIENCE_NS
+        if request is not None and in_time and _may_be_retried(last) and _id_of(exchange) and _id_of(exchange) == _id_of(request):
+            return True
+        if exchange.attempt and request is not None and (request.attempt or 0) == exchange.attempt - 1:
+            begins_in_time = last.start_ns < exchange.start_ns <= last.end_ns + _PATIENCE_NS  # a hedge overlaps
+            return begins_in_time and _may_be_same(request, exchange)
+        if exchange.attempt not in (None, 1) or not _may_be_retried(last):
+            return False
+        return in_time and (request is None or exchange.protocol is Protocol.CONNECT or _may_be_same(request, exchange))
 
     @property
     def is_over(self) -> bool:
-        """No attempt can follow, whatever comes: the answer is final, and no header may count on from it."""
-        return not _may_be_retried(self.last) and self.last.attempt is None
+        """Nothing can follow: the answer is final, and no later attempt will carry a count."""
+        return self.last.attempt is None and not _may_be_retried(self.last)
+
+
+class _OpenChains:
+    """Chains that may go on, to be found by what they are called and by where they go."""
+
+    def __init__(self, flows: Flows) -> None:
+        self._clients, self._servers, self._ports = flows.client.tolist(), flows.server.tolist(), flows.server_port.tolist()
+        self._by_key: dict[tuple[object, ...], list[_Chain]] = defaultdict(list)
+
+    def agent_of(self, exchange: Exchange) -> int:
+        """Its client, index into addresses."""
+        return int(self._clients[exchange.flow])
+
+    def _keys(self, exchange: Exchange) -> list[tuple[object, ...]]:
+        client = self._clients[exchange.flow]
+        server = (client, self._servers[exchange.flow], self._ports[exchange.flow])
+        if exchange.protocol is Protocol.CONNECT:
+            return [server]
+        family = "http" if exchange.protocol in HTTP else exchange.protocol.value
+        return [(client, family, exchange.name), *([] if exchange.is_setup else [server])]
+
+    def find(self, exchange: Exchange) -> _Chain | None:
+        """The chain that the exchange goes on with: the one that waits longest."""
+        fitting: list[_Chain] = []
+        for key in self._keys(exchange):
+            chains = self._by_key.get(key)
+            if chains:
+                chains[:] = [c for c in chains if not c.is_over and c.last.end_ns + _PATIENCE_NS >= exchange.start_ns][-_LOOKED_AT:]
+                fitting += [chain for chain in chains if chain.goes_on_with(exchange)]
+        return min(fitting, key=lambda chain: (chain.last.end_ns, chain.number), default=None)
+
+    def keep(self, chain: _Chain) -> None:
+        """Files a chain under its latest attempt."""
+        if chain.is_over:
+            return
+        for key in self._keys(chain.last):
+            if chain not in self._by_key[key]:
+                self._by_key[key].append(chain)
 
 
 def make_calls(exchanges: Exchanges, flows: Flows) -> Calls:
     """Chains exchanges into calls; a call is one exchange unless that failed and was made again within a minute."""
-    clients, servers, ports = flows.client.tolist(), flows.server.tolist(), flows.server_port.tolist()
     agents: dict[int, int] = {}
     chains: list[_Chain] = []
-    open_chains: dict[Key, list[_Chain]] = defaultdict(list)
+    open_chains = _OpenChains(flows)
     for exchange in exchanges:
         if exchange.part_of is not None:
             continue
-        agent = clients[exchange.flow]
-        agents.setdefault(agent, len(agents))
-        key = _key(exchange, agent)
-        chain = _continued(open_chains[key], exchange)
-        if chain is None and not exchange.is_setup:  # its connection may have been refused before
-            refused: Key = agent, "connect", f"{servers[exchange.flow]} {ports[exchange.flow]}"
-            chain = _continued(open_chains[refused], exchange)
-            if chain is not None:
-                open_chains[refused].remove(chain)
-                open_chains[key].append(chain)
+        agent = agents.setdefault(open_chains.agent_of(exchange), len(agents))
+        chain = open_chains.find(exchange)
         if chain is None:
-            chain = _Chain(agents[agent], exchange)
+            chain = _Chain(len(chains), agent, exchange)
             chains.append(chain)
-            if exchange.protocol is Protocol.CONNECT:
-                key = agent, "connect", f"{servers[exchange.flow]} {ports[exchange.flow]}"
-            open_chains[key].append(chain)
         else:
-            chain.attempts.append(exchange)
-    rows = tuple(_call(number, chain) for number, chain in enumerate(chains))
+            chain.add(exchange)
+        open_chains.keep(chain)
+    rows = tuple(_call(chain) for chain in chains)
     return Calls(rows, tuple(agents), {exchange: call.id for call in rows for exchange in call.exchanges})
 
 
-def _key(exchange: Exchange, agent: int) -> Key:
-    family = "http" if exchange.protocol in _HTTP else exchange.protocol.value
-    return agent, family, exchange.name
+def _may_be_same(sooner: Exchange, later: Exchange) -> bool:
+    """Whether two requests ask for the same thing: the id their client gave them decides, else name and length."""
+    if (sooner.protocol in HTTP) != (later.protocol in HTTP) or sooner.name != later.name:
+        return False
+    ids = _id_of(sooner), _id_of(later)
+    if None not in ids:
+        return ids[0] == ids[1]
+    return bool(later.attempt) or abs(later.request_len - sooner.request_len) <= SAME_LEN
 
 
-def _continued(chains: list[_Chain], exchange: Exchange) -> _Chain | None:
-    """The chain that the exchange is the next attempt of, the one that failed first before others; drops those that are over."""
-    if not chains:
-        return None
-    chains[:] = [c for c in chains if not c.is_over and c.last.end_ns + _PATIENCE_NS >= exchange.start_ns]
-    fitting = [chain for chain in chains if chain.goes_on_with(exchange) and (_may_be_retried(chain.last) or exchange.attempt)]
-    return min(fitting, key=lambda chain: chain.last.end_ns, default=None)
+def _id_of(exchange: Exchange) -> object:
+    """The id its client gave the request; SDKs send the same one with every attempt."""
+    return exchange.facts.get("x-request-id")
 
 
 def _may_be_retried(exchange: Exchange) -> bool:
@@ -112,13 +148,15 @@ def _may_be_retried(exchange: Exchange) -> bool:
     status = exchange.status
     if exchange.protocol is Protocol.GRPC:
         return status is None or status in _RETRIED_GRPC
-    return status is None or status == "429" or not status.isdecimal() or len(status) != 3 or status >= "500"
+    if exchange.protocol in HTTP:
+        return status is None or status == "429" or status >= "500"
+    return True
 
 
-def _call(number: int, chain: _Chain) -> Call:
+def _call(chain: _Chain) -> Call:
     attempts = chain.attempts
     return Call(
-        id=number,
+        id=chain.number,
         agent=chain.agent,
         exchanges=tuple(exchange.id for exchange in attempts),
         start_ns=attempts[0].start_ns,

@@ -73,16 +73,18 @@ class Chooser:
                 _expect_no_answers(self.readings.drafts[known:])
 
     def _read_as(self, application: Application, flow: int, client: Tape, server: Tape, *, whole: bool) -> None:
-        capture = int(self.tcp.flows.capture[flow])
+        flows = self.tcp.flows
+        capture = int(flows.capture[flow])
+        closed = bool(flows.server_fin_ns[flow] != NEVER and flows.rst_ns[flow] == NEVER)
         if application is Application.HTTP1:
-            closed = bool(self.tcp.flows.server_fin_ns[flow] != NEVER)
-            pairing = Http1Pairing(flow, self.losses, capture)
-            drafts, tunnel = pairing.pair(client, server, self.streams, whole=whole, closed=closed)
+            ended = bool(flows.server_fin_ns[flow] < flows.rst_ns[flow])
+            drafts, tunnel = Http1Pairing(flow, self.losses, capture).pair(client, server, self.streams, whole=whole, closed=ended)
             self.readings.drafts += drafts
             if tunnel is not None and tunnel.draft.protocol is not Protocol.WEBSOCKET:
                 self._read_tunnel(flow, tunnel, client.behind(tunnel.client_at), server.behind(tunnel.server_at))
         elif application is Application.HTTP2:
-            self.readings.drafts += H2Pairing(flow, whole, self.losses, capture, self.readings.h2_rows).pair(client, server)
+            pairing2 = H2Pairing(flow, whole, self.losses, capture, self.readings.h2_rows)
+            self.readings.drafts += pairing2.pair(client, server, closed=closed)
         elif application is Application.TLS:
             talks = [Talk.read(tape, synced=whole, losses=self.losses, capture=capture) for tape in (client, server)]
             self.readings.tls.append(TlsPairing(flow, *talks))
@@ -95,7 +97,7 @@ class Chooser:
             tunnel.draft.ending, tunnel.draft.response = Ending.OPEN, []
             tunnel.draft.protocol = Protocol.H2
             pairing.adopt(tunnel.draft)
-            self.readings.drafts += [draft for draft in pairing.pair(client, server) if draft is not tunnel.draft]
+            self.readings.drafts += [draft for draft in pairing.pair(client, server, closed=False) if draft is not tunnel.draft]
         elif application is not Application.UNKNOWN:
             self._read_as(application, flow, client, server, whole=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
@@ -26,9 +25,6 @@ _PTB: Final = frozenset({(3, 4), (2, 0)})
 """ICMP type and code of Packet Too Big, IPv4 and IPv6: no refusal."""
 _UNREACHABLE: Final = frozenset({1, 3})
 
-Route = tuple[int, int, int]
-"""Client address, server address, server port."""
-
 
 class _Attempts:
     """What the tables say about connection attempts, gathered once."""
@@ -45,14 +41,6 @@ class _Attempts:
             self.frames[flow].append((capture, frame))
             if direction == CLIENT_TO_SERVER:
                 self.tries[flow].append(ts_ns)
-        self.routes: list[Route] = list(
-            zip(self.flows.client.tolist(), self.flows.server.tolist(), self.flows.server_port.tolist(), strict=True)
-        )
-        self.begins: dict[Route, list[int]] = defaultdict(list)
-        for flow, tries in self.tries.items():
-            self.begins[self.routes[flow]].append(tries[0])
-        for begins in self.begins.values():
-            begins.sort()
         self.unreachable = _unreachable(packets, tcp)
 
 
@@ -84,8 +72,8 @@ def find_connects(packets: Packets, tcp: TcpTables) -> list[Draft]:
     syn_acks, established, resets, reset_by = (column.tolist() for column in columns)
     drafts = []
     for flow, tries in attempts.tries.items():
-        _, server, port = attempts.routes[flow]
-        draft = Draft(flow, Protocol.CONNECT, packets.addresses.endpoint(server, port), ending=Ending.GIVEN)
+        server = packets.addresses.endpoint(int(flows.server[flow]), int(flows.server_port[flow]))
+        draft = Draft(flow, Protocol.CONNECT, server, ending=Ending.GIVEN)
         draft.tries, draft.frames = tuple(tries), tuple(attempts.frames[flow][:_CITED])
         draft.start_ns = draft.request_start_ns = draft.request_end_ns = tries[0]
         draft.first_byte_ns = syn_acks[flow]
@@ -93,7 +81,9 @@ def find_connects(packets: Packets, tcp: TcpTables) -> list[Draft]:
             draft.end_ns = established[flow]
         elif syn_acks[flow] != NEVER:
             draft.end_ns = syn_acks[flow]
-            draft.facts["ack_seen"] = False
+            if resets[flow] != NEVER and reset_by[flow] == CLIENT_TO_SERVER:
+                draft.outcome, draft.aborted_by = Outcome.ABORTED, "client"  # answered too late
+                draft.given_up_ns = max(ns for ns in tries if ns <= draft.end_ns), draft.end_ns
         elif (data_ns := _first_data(tcp, flow)) != NEVER:
             draft.end_ns = data_ns
         elif resets[flow] != NEVER and reset_by[flow] != CLIENT_TO_SERVER:
@@ -102,7 +92,7 @@ def find_connects(packets: Packets, tcp: TcpTables) -> list[Draft]:
             draft.end_ns, draft.status, draft.outcome = error[0], "unreachable", Outcome.ERROR
             draft.frames += (error[1],)
         else:
-            _give_up(draft, tries, attempts)
+            _give_up(draft, tries, attempts.clipped_ns)
         draft.end_ns = max(draft.end_ns, draft.start_ns)
         drafts.append(draft)
     return drafts
@@ -118,22 +108,13 @@ def _first_data(tcp: TcpTables, flow: int) -> int:
     return int(times[0]) if len(times) else NEVER
 
 
-def _give_up(draft: Draft, tries: list[int], attempts: _Attempts) -> None:
-    """Nobody answered: when did the client stop waiting?
-
-    It did not send the next SYN that its back-off calls for, so it gave up before that; its next attempt shows when,
-    otherwise the last SYN is a lower bound.
-    """
+def _give_up(draft: Draft, tries: list[int], clipped_ns: int) -> None:
+    """Nobody answered: the client gave up before the next SYN that its back-off calls for; the last SYN is a lower bound."""
     last_gap_ns = tries[-1] - tries[-2] if len(tries) > 1 else _FIRST_RETRY_NS // 2
     next_ns = tries[-1] + 2 * last_gap_ns + last_gap_ns // 4
-    if attempts.clipped_ns <= next_ns:
-        draft.end_ns, draft.outcome = attempts.clipped_ns, Outcome.INCOMPLETE
-        return
-    draft.outcome, draft.aborted_by = Outcome.ABORTED, "client"
-    begins = attempts.begins[attempts.routes[draft.flow]]
-    following = bisect_right(begins, tries[-1])
-    if following < len(begins) and begins[following] <= next_ns:
-        draft.end_ns = begins[following]
+    draft.given_up_ns = tries[-1], min(next_ns, clipped_ns)
+    if clipped_ns <= next_ns:
+        draft.end_ns, draft.outcome = clipped_ns, Outcome.INCOMPLETE
     else:
-        draft.end_ns = tries[-1]
+        draft.end_ns, draft.outcome, draft.aborted_by = tries[-1], Outcome.ABORTED, "client"
         draft.facts["at_least"] = True

@@ -72,6 +72,12 @@ class Draft:
     request_acked_ns: int = NEVER
     first_byte_ns: int = NEVER
     end_ns: int = NEVER
+    response_acked_ns: int = NEVER
+    """First ACK that covers the last response byte."""
+    progress_ns: int = NEVER
+    """When its last byte came, of either direction; NEVER for set-up outside TCP streams."""
+    given_up_ns: tuple[int, int] | None = None
+    """The client stopped waiting between these times, and no packet says when."""
     tries: tuple[int, ...] = ()
     frames: tuple[tuple[int, int], ...] = ()
     part_of: Draft | None = None

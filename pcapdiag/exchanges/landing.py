@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.draft import BY_WHOM, Draft, Ending
 from pcapdiag.exchanges.table import Outcome
+from pcapdiag.flows.pieces import key
+from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Vantage
 
 if TYPE_CHECKING:
     from pcapdiag.columns import I64
@@ -16,42 +18,44 @@ if TYPE_CHECKING:
     from pcapdiag.packets.table import Packets
     from pcapdiag.streams import Streams
 
+_UNACKED_NS: Final = 1_000_000_000
+"""Bytes that nobody acknowledged for this long did not arrive: delayed ACKs take half of it (RFC 9293 section 3.8.6.3)."""
+
 
 def land(drafts: list[Draft], packets: Packets, tcp: TcpTables, streams: Streams) -> None:
     """Sets the times, frames and outcomes of drafts whose bytes lie in TCP streams."""
     if not drafts:
         return
     _time_requests(drafts, streams)
-    _time_responses(drafts, streams)
+    _time_responses(drafts, tcp, streams)
     _cite(drafts, packets, tcp, streams)
-    closings = _closings(tcp.flows)
+    closings, one_way = _closings(tcp.flows), tcp.flows.one_way.tolist()
     clipped_ns = int(packets.ts_ns.max())
     cuts_ns = _cut_times(drafts, streams)
     for draft in drafts:
-        _end(draft, cuts_ns.get(draft, []), closings[draft.flow], clipped_ns)
+        _end(draft, cuts_ns.get(draft, []), closings[draft.flow], clipped_ns, both_ways=not one_way[draft.flow])
 
 
 def _time_requests(drafts: list[Draft], streams: Streams) -> None:
     asked = [draft for draft in drafts if draft.request]
-    fd = np.asarray([2 * draft.flow for draft in asked], np.int64)
+    fd = np.asarray([draft.client_fd for draft in asked], np.int64)
     first = np.asarray([draft.request[0][0] for draft in asked], np.int64)
     last = np.asarray([draft.request[-1][1] - 1 for draft in asked], np.int64)
-    acked = streams.acked(fd, last)
-    seen, sent = _seen(streams, fd, first), _seen(streams, fd, last)
-    columns = (seen, sent, streams.in_order(fd, last), acked)
+    columns = (_seen(streams, fd, first), _seen(streams, fd, last), streams.in_order(fd, last), streams.acked(fd, last))
     for draft, begin_ns, end_ns, in_order_ns, acked_ns in zip(asked, *(column.tolist() for column in columns), strict=True):
         draft.start_ns = draft.request_start_ns = begin_ns
         draft.request_end_ns, draft.request_in_order_ns, draft.request_acked_ns = end_ns, in_order_ns, acked_ns
 
 
-def _time_responses(drafts: list[Draft], streams: Streams) -> None:
+def _time_responses(drafts: list[Draft], tcp: TcpTables, streams: Streams) -> None:
     answered = [draft for draft in drafts if draft.response]
-    fd = np.asarray([2 * draft.flow + 1 for draft in answered], np.int64)
+    fd = np.asarray([draft.server_fd for draft in answered], np.int64)
     first = np.asarray([draft.response[0][0] for draft in answered], np.int64)
     last = np.asarray([draft.response[-1][1] - 1 for draft in answered], np.int64)
-    columns = (streams.in_order(fd, first), streams.in_order(fd, last), _seen(streams, fd, first))
-    for draft, first_ns, last_ns, seen_ns in zip(answered, *(column.tolist() for column in columns), strict=True):
-        draft.first_byte_ns = first_ns
+    ends = _behind_losses(streams.in_order(fd, last), fd, last, tcp)
+    columns = (streams.in_order(fd, first), ends, _seen(streams, fd, first), streams.acked(fd, last))
+    for draft, first_ns, last_ns, seen_ns, acked_ns in zip(answered, *(column.tolist() for column in columns), strict=True):
+        draft.first_byte_ns, draft.response_acked_ns = first_ns, acked_ns
         if draft.ending is not Ending.GIVEN:
             draft.end_ns = last_ns
         if draft.start_ns == NEVER:  # its request came before the capture began
@@ -64,12 +68,38 @@ def _seen(streams: Streams, fd: I64, offset: I64) -> I64:
     return np.where(seen == NEVER, streams.in_order(fd, offset), seen)
 
 
+def _behind_losses(end_ns: I64, fd: I64, last: I64, tcp: TcpTables) -> I64:
+    """Moves the ends of responses that were lost between the tap and the client to the resend that got through.
+
+    In order, a response waits for every hole below its last byte. The client had the bytes half a round trip before
+    the ACK came by that covers them.
+    """
+    losses, flows = tcp.recoveries, tcp.flows
+    flow = losses.fd >> 1
+    here = losses.at_sender & ~losses.spurious & (losses.fd & 1 == SERVER_TO_CLIENT) & (losses.done_ns != NEVER)
+    here &= (flows.vantage[flow] != Vantage.CLIENT) & (flows.vantage[flow] != Vantage.LOCAL)
+    rows = np.flatnonzero(here)
+    if not len(rows):
+        return end_ns
+    rows = rows[np.argsort(key(losses.fd[rows], losses.start[rows]), kind="stable")]
+    round_trip = np.maximum(flows.near_rtt_ns[flow[rows]], 0)
+    through = np.where(losses.resends[rows] > 1, losses.done_ns[rows] - round_trip, losses.resent_ns[rows])
+    through = np.maximum(through, losses.resent_ns[rows])
+    begins = np.flatnonzero(np.diff(losses.fd[rows], prepend=-1))
+    for begin, stop in zip(begins.tolist(), [*begins[1:].tolist(), len(rows)], strict=True):
+        np.maximum.accumulate(through[begin:stop], out=through[begin:stop])
+    before = np.searchsorted(key(losses.fd[rows], losses.start[rows]), key(fd, last), side="right") - 1
+    hit = (before >= 0) & (end_ns != NEVER)
+    hit &= losses.fd[rows[before]] == fd
+    return np.where(hit, np.maximum(end_ns, through[before]), end_ns)
+
+
 def _cite(drafts: list[Draft], packets: Packets, tcp: TcpTables, streams: Streams) -> None:
     """Looks up which frames carried the first and last bytes of requests and responses."""
     places = [
         place
         for draft in drafts
-        for fd, spans in ((2 * draft.flow, draft.request), (2 * draft.flow + 1, draft.response))
+        for fd, spans in ((draft.client_fd, draft.request), (draft.server_fd, draft.response))
         if spans
         for place in ((fd, spans[0][0]), (fd, spans[-1][1] - 1))
     ]
@@ -113,30 +143,52 @@ def _cut_times(drafts: list[Draft], streams: Streams) -> dict[Draft, list[int]]:
         return {}
     fd = np.asarray([cut.fd for draft in owners for cut in draft.cuts], np.int64)
     offset = np.asarray([cut.offset for draft in owners for cut in draft.cuts], np.int64)
-    times = iter(np.where(fd & 1 == 1, streams.in_order(fd, offset), _seen(streams, fd, offset)).tolist())
+    times = iter(np.where(fd & 1 == SERVER_TO_CLIENT, streams.in_order(fd, offset), _seen(streams, fd, offset)).tolist())
     return {draft: [next(times) for _ in draft.cuts] for draft in owners}
 
 
-def _end(draft: Draft, cuts_ns: list[int], closings: list[_Closing], clipped_ns: int) -> None:
+def _end(draft: Draft, cuts_ns: list[int], closings: list[_Closing], clipped_ns: int, *, both_ways: bool) -> None:
     """Decides what ended an exchange, and when."""
-    whole = draft.ending in (Ending.RESPONSE, Ending.GIVEN) and draft.end_ns != NEVER
     if draft.start_ns == NEVER:  # nothing of it was ever seen: the frames that name it lie behind a hole that stayed
         draft.start_ns = clipped_ns
+    if draft.ending is Ending.UNSEEN:
+        draft.end_ns = draft.request_acked_ns if draft.request_acked_ns != NEVER else draft.request_end_ns
+    whole = draft.ending in (Ending.RESPONSE, Ending.GIVEN, Ending.UNSEEN) and draft.end_ns != NEVER
+    answered = bool(draft.response) and draft.end_ns != NEVER
+    draft.progress_ns = draft.end_ns if answered and draft.ending is not Ending.GIVEN else draft.request_end_ns
     cut_ns, cut = min(zip(cuts_ns, draft.cuts, strict=True), default=(NEVER, None), key=lambda pair: pair[0])
     if cut is not None and cut_ns < (draft.end_ns if whole else NEVER):
         draft.end_ns, draft.outcome = max(cut_ns, draft.start_ns), cut.outcome
         draft.aborted_by = BY_WHOM[cut.fd & 1] if cut.outcome is Outcome.ABORTED else None
         return
-    if draft.ending is Ending.UNSEEN:
-        draft.end_ns, whole = (draft.request_acked_ns if draft.request_acked_ns != NEVER else draft.request_end_ns), True
-    if whole:
-        draft.end_ns = max(draft.end_ns, draft.start_ns)
+    draft.progress_ns = min(draft.progress_ns, clipped_ns)
+    if not whole:
+        _end_with_connection(draft, closings, clipped_ns, last_ns=draft.end_ns if answered else draft.start_ns)
         return
-    last_ns = draft.end_ns if draft.response and draft.end_ns != NEVER else draft.start_ns
+    if draft.ending is Ending.RESPONSE and both_ways and draft.response_acked_ns == NEVER:
+        _end_undelivered(draft, closings, clipped_ns)
+    draft.end_ns = max(draft.end_ns, draft.start_ns)
+
+
+def _end_undelivered(draft: Draft, closings: list[_Closing], clipped_ns: int) -> None:
+    """The client never acknowledged the end of the response: it closed before it came, or still waits for it."""
+    if draft.facts.get("sse_done"):
+        return  # clients of token streams leave before the last chunk says that there is no more
+    left_ns = next((closing.at_ns for closing in closings if closing.direction == CLIENT_TO_SERVER), NEVER)
+    if draft.start_ns <= left_ns < NEVER:
+        draft.end_ns, draft.outcome, draft.aborted_by = left_ns, Outcome.ABORTED, "client"
+    elif left_ns == NEVER and not closings and clipped_ns - draft.end_ns > _UNACKED_NS:
+        draft.end_ns, draft.outcome = clipped_ns, Outcome.INCOMPLETE
+
+
+def _end_with_connection(draft: Draft, closings: list[_Closing], clipped_ns: int, *, last_ns: int) -> None:
+    """What its own bytes do not end ends with the connection, or with the capture."""
     for closing in closings:
-        if closing.at_ns < draft.start_ns or (closing.direction == 0 and not closing.is_reset and closing.at_ns < last_ns):
-            continue  # closed before it began, or a half-closed client that still got its answer
-        draft.end_ns = max(closing.at_ns, last_ns) if closing.direction else closing.at_ns
+        half_closed = closing.direction == CLIENT_TO_SERVER and not closing.is_reset and closing.at_ns < last_ns
+        if closing.at_ns < draft.start_ns or (half_closed and draft.response_acked_ns != NEVER):
+            continue  # closed before it began, or by a client that still wanted its answer
+        still_delivers = closing.direction != CLIENT_TO_SERVER and not closing.is_reset
+        draft.end_ns = max(closing.at_ns, last_ns) if still_delivers else closing.at_ns
         if not closing.is_reset and (draft.ending is Ending.TUNNEL or (draft.ending is Ending.CLOSE and closing.direction)):
             return
         draft.outcome, draft.aborted_by = Outcome.ABORTED, BY_WHOM[closing.direction]

@@ -16,6 +16,7 @@ from pcapdiag.protocols.dns import DnsMessage, DnsMessageReceived, DnsTcpReader,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pcapdiag.columns import I64, Bools
     from pcapdiag.exchanges.tape import Tape
     from pcapdiag.flows.table import TcpTables
     from pcapdiag.losses import Losses
@@ -65,6 +66,8 @@ class _Datagram:
     sport: int
     dport: int
     message: DnsMessage
+    whole: bool
+    """It is no fragment of a datagram that never became whole."""
 
 
 def find_lookups(packets: Packets, tcp: TcpTables, losses: Losses) -> list[Lookup]:
@@ -80,7 +83,11 @@ def find_lookups(packets: Packets, tcp: TcpTables, losses: Losses) -> list[Looku
                 continue
             if DNS_PORT in (datagram.sport, datagram.dport) and datagram.src not in lookup.resolvers:
                 continue  # somebody else's answer
-            _answer(lookup, datagram)
+            if datagram.whole:
+                _answer(lookup, datagram)
+            else:
+                lookup.draft.facts["answer_in_pieces"] = True
+                lookup.draft.frames += (datagram.frame,)
         elif message.name is not None and message.qtype is not None:
             question = (datagram.src, message.name, message.qtype)
             lookup = _repeated(open_by_question[question], datagram)
@@ -109,9 +116,11 @@ def _datagrams(packets: Packets, tcp: TcpTables, losses: Losses) -> Iterator[_Da
     wanted = np.flatnonzero(on_port & (packets.payload_captured[row] > 0))
     wanted = wanted[np.argsort(datagrams.ts_ns[wanted], kind="stable")]
     row = row[wanted]
+    whole, ts_ns = _delivered(packets, row, datagrams.ts_ns[wanted])
     columns = (
+        whole,
         datagrams.flow[wanted],
-        datagrams.ts_ns[wanted],
+        ts_ns,
         packets.capture[row],
         packets.frame[row],
         packets.src[row],
@@ -121,12 +130,26 @@ def _datagrams(packets: Packets, tcp: TcpTables, losses: Losses) -> Iterator[_Da
         packets.payload_at[row],
         packets.payload_captured[row],
     )
-    for flow, ts_ns, capture, frame, src, dst, sport, dport, at, length in zip(*(column.tolist() for column in columns), strict=True):
+    for whole, flow, ts_ns, capture, frame, src, dst, sport, dport, at, length in zip(*(c.tolist() for c in columns), strict=True):
         message = parse_dns(packets.blob.read(at, length))
         if message is not None:
-            yield _Datagram(flow, ts_ns, (capture, frame), src, dst, sport, dport, message)
+            yield _Datagram(flow, ts_ns, (capture, frame), src, dst, sport, dport, message, whole)
         elif DNS_PORT in (sport, dport):
             losses.add(Loss.UNDECODED_DNS, capture=capture)
+
+
+def _delivered(packets: Packets, row: I64, ts_ns: I64) -> tuple[Bools, I64]:
+    """Whether each datagram is whole, and when its last fragment came."""
+    whole, last_ns = np.ones(len(row), np.bool_), ts_ns.copy()
+    groups = packets.fragments
+    order = np.argsort(groups.header_row, kind="stable")
+    if len(order):
+        index = np.minimum(np.searchsorted(groups.header_row[order], row), len(order) - 1)
+        group = order[index]
+        hit = groups.header_row[group] == row
+        whole[hit] = groups.complete[group[hit]]
+        last_ns[hit] = np.maximum(ts_ns[hit], groups.last_ns[group[hit]])
+    return whole, last_ns
 
 
 def _repeated(candidates: list[Lookup], datagram: _Datagram) -> Lookup | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pcapdiag.exchanges.abandon import settle_abandoned
 from pcapdiag.exchanges.choose import read_flows
 from pcapdiag.exchanges.connects import find_connects
 from pcapdiag.exchanges.h2log import H2Log, make_log
@@ -38,6 +39,7 @@ def pair_exchanges(packets: Packets, tcp: TcpTables, streams: Streams, losses: L
     lookups = find_lookups(packets, tcp, losses)
     drafts = in_streams + [lookup.draft for lookup in lookups] + find_connects(packets, tcp)
     attach_setup(drafts, lookups + readings.lookups, tcp, packets.addresses)
+    settle_abandoned(drafts, tcp)
     drafts.sort(key=lambda draft: draft.order())
     for number, draft in enumerate(drafts):
         draft.id = number

@@ -66,18 +66,18 @@ class H2Pairing:
         draft.h2_stream = 1
         self._streams[1] = _Stream(draft, request_blocks=1)
 
-    def pair(self, client: Tape, server: Tape) -> list[Draft]:
-        """All streams, in the order of their ids."""
+    def pair(self, client: Tape, server: Tape, *, closed: bool) -> list[Draft]:
+        """All streams, in the order of their ids; `closed`: no reset cut the connection short."""
         client_reader = Http2Reader(Side.CLIENT, preface_expected=self.whole, at=client.start)
         server_reader = Http2Reader(Side.SERVER, preface_expected=self.whole, at=server.start)
-        self._read(2 * self.flow, client, client_reader, server_reader)
-        self._read(2 * self.flow + 1, server, server_reader, None)
+        self._read(2 * self.flow, client, client_reader, server_reader, closed=closed)
+        self._read(2 * self.flow + 1, server, server_reader, None, closed=closed)
         for stream in self._streams.values():
             if stream.marks is not None:
                 stream.marks.conclude(stream.draft)
         return [self._streams[number].draft for number in sorted(self._streams)]
 
-    def _read(self, fd: int, tape: Tape, reader: Http2Reader, peer: Http2Reader | None) -> None:
+    def _read(self, fd: int, tape: Tape, reader: Http2Reader, peer: Http2Reader | None, *, closed: bool) -> None:
         self._fd, self._tape = fd, tape
         handlers: dict[type[Event], Callable[..., None]] = {
             DataReceived: self._client_data if fd & 1 == 0 else self._server_data,
@@ -89,7 +89,7 @@ class H2Pairing:
             GoawayReceived: self._goaway,
             Fault: self._fault,
         }
-        for event in (*tape.play(reader), *reader.finish()):
+        for event in (*tape.play(reader), *reader.finish(closed=closed)):
             if (handle := handlers.get(type(event))) is not None:
                 handle(event)
             if peer is not None and isinstance(event, SettingsReceived) and _HEADER_TABLE_SIZE in event.values:

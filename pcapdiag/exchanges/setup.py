@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from pcapdiag.packets.table import Addresses
 
 _PREWARMED_NS: Final = 50_000_000
-"""A connection that was ready this long before its first request (or a round trip) was not waited for."""
+"""A connection that was ready this long before its first request was not waited for.
+
+At least two round trips: an HTTP/2 client may wait one for the server's SETTINGS.
+"""
 _CRITICAL_NS: Final = 100_000_000
 """A SYN this soon after an answer was waiting for it."""
 _TOGETHER_NS: Final = 50_000_000
@@ -100,7 +103,7 @@ def attach_setup(drafts: list[Draft], lookups: list[Lookup], tcp: TcpTables, add
         elif draft.protocol is not Protocol.DNS or draft.request:  # a lookup over TCP waits for its connection, too
             first.setdefault(draft.flow, draft)
     rtts = round_trips(tcp)
-    owners = {flow: _attach_phases(steps, first.get(flow), max(_PREWARMED_NS, rtts[flow])) for flow, steps in phases.items()}
+    owners = {flow: _attach_phases(steps, first.get(flow), max(_PREWARMED_NS, 2 * rtts[flow])) for flow, steps in phases.items()}
     connects = [step for steps in phases.values() for step in steps if step.protocol is Protocol.CONNECT]
     connects.sort(key=lambda connect: connect.order())
     _attach_questions(connects, owners, _Questions.of(lookups), tcp, addresses)

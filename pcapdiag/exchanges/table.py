@@ -123,6 +123,9 @@ class Exchange:
         return self.protocol in {Protocol.SSE, Protocol.WEBSOCKET} or (self.protocol is Protocol.GRPC and len(self.messages) > 1)
 
 
+HTTP = frozenset({Protocol.HTTP1, Protocol.SSE, Protocol.H2})
+"""One and the same request may be any of these: an error is answered without an event stream."""
+
 SETUP = frozenset({Protocol.DNS, Protocol.CONNECT, Protocol.TLS_HANDSHAKE})
 
 

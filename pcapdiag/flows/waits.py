@@ -9,8 +9,14 @@ import numpy as np
 from pcapdiag.columns import NEVER
 
 if TYPE_CHECKING:
+    from pcapdiag.columns import I64
     from pcapdiag.flows.rtt import RoundTrips
     from pcapdiag.flows.table import TcpTables
+
+_FULL_SHARE = 0.9
+"""Options vary the payload of a full packet by some bytes."""
+_LEAST_FULL_LEN = 500
+"""Below the least MSS a host must accept (536, RFC 9293 section 3.7.1) no packet counts as full."""
 
 
 class Wait(NamedTuple):
@@ -64,3 +70,18 @@ def silence_around(tcp: TcpTables, flow: int, *, heard: int, ts_ns: int) -> Sile
     start = int(tcp.segments.ts_ns[last]) if last >= 0 else int(tcp.flows.first_ns[flow])
     end = int(tcp.segments.ts_ns[following]) if following >= 0 else int(tcp.flows.last_ns[flow])
     return Silence(start, end, last, following)
+
+
+def bulk_intervals(tcp: TcpTables, fd: int, within_ns: int) -> tuple[I64, I64]:
+    """When a sender had a backlog on fd: (starts, ends) of runs of full-sized packets no more than within_ns apart.
+
+    While full-sized packets keep coming one flight a round trip, what is not yet sent waits for the congestion window.
+    """
+    flow, direction = divmod(fd, 2)
+    begin, stop = int(tcp.flows.begin[flow]), int(tcp.flows.stop[flow])
+    size = np.where(tcp.segments.direction[begin:stop] == direction, tcp.segments.payload_len[begin:stop], 0)
+    full = tcp.segments.ts_ns[begin:stop][size >= _FULL_SHARE * max(int(size.max(initial=0)), _LEAST_FULL_LEN)]
+    if not len(full):
+        return full, full
+    parted = np.flatnonzero(np.diff(full) > within_ns)
+    return full[np.concatenate([[0], parted + 1])], full[np.concatenate([parted, [len(full) - 1]])]

@@ -78,7 +78,9 @@ class Group:
     def overlaps(self, new: _Piece) -> Iterator[tuple[_Piece, _Piece]]:
         """What it has of the bytes of a piece, beside what the piece has."""
         index = max(bisect_left(self.pieces, new.start, key=_start) - 1, 0)
-        for old in self.pieces[index:]:
+        while index < len(self.pieces):
+            old = self.pieces[index]
+            index += 1
             if old.start >= new.end:
                 return
             start, end = max(old.start, new.start), min(old.end, new.end)

@@ -110,7 +110,7 @@ class Packets(Table):
     ts_val: Annotated[U32, Col("TSval, the sender's own ticks")]
     ts_ecr: Annotated[U32, Col("TSecr, the peer's ticks echoed")]
     payload_at: Annotated[I64, Col("where the transport payload begins in `blob`", "bytes")]
-    payload_len: Annotated[I32, Col("transport payload on the wire", "bytes")]
+    payload_len: Annotated[I32, Col("transport payload on the wire, as the IP length says, even of a frame shorter than that", "bytes")]
     payload_captured: Annotated[I32, Col("of it, in the capture", "bytes")]
     blob: Blob
     addresses: Addresses

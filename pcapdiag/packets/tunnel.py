@@ -155,12 +155,12 @@ def _gtp_u(batch: Batch, at: I64, end: I64) -> Opening:
     return Opening(valid & (carries_ip | (inner_at >= end)), ~whole, inner_at, _all(at, Layer.IP))
 
 
-def _plain(layer: Layer) -> Opener:
+def _plain(layer: Layer, version: int) -> Opener:
     """IP directly in IP (RFC 2003, RFC 4213)."""
 
-    def opener(_batch: Batch, at: I64, _end: I64) -> Opening:
-        valid = np.ones(len(at), np.bool_)
-        return Opening(valid, ~valid, at, _all(at, layer))
+    def opener(batch: Batch, at: I64, end: I64) -> Opening:
+        valid = (batch.data[np.minimum(at, end - 1)] >> 4 == version) | (at >= end)
+        return Opening(valid, np.zeros(len(at), np.bool_), at, _all(at, layer))
 
     return opener
 
@@ -223,8 +223,8 @@ def _all(at: I64, layer: Layer) -> U8:
 
 
 IP_TUNNELS: Final[Mapping[int, tuple[str, Opener]]] = {
-    4: ("ipip", _plain(Layer.IPV4)),
-    41: ("ip6", _plain(Layer.IPV6)),
+    4: ("ipip", _plain(Layer.IPV4, 4)),
+    41: ("ip6", _plain(Layer.IPV6, 6)),
     47: ("gre", _gre),
 }
 """IP protocol number -> label and reader."""

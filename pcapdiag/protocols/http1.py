@@ -287,7 +287,7 @@ class Http1Reader(StreamReader):
             chunk, chunk_need = find_chunk(buf, at, closed=closed)
             if chunk < found:
                 found, need, state = chunk, chunk_need, _State.CHUNK_SIZE
-            elif need and chunk - 2 < found:  # the line break before its digits must stay, too
+            elif need and not closed and chunk - 2 < found:  # the line break before its digits must stay, too
                 found, need = max(at, chunk - 2), need + found - max(at, chunk - 2)
         self._need = need
         if not need:

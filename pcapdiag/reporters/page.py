@@ -12,6 +12,9 @@ NARROWEST: Final = 40
 WIDEST_PROSE: Final = 110
 """Columns beyond which lines of prose get hard to follow."""
 
+_LEAST_ROOM: Final = 20
+_DEEP_INDENT: Final = 8
+
 Part = str | tuple[str, str]
 """A piece of text, or one with its style."""
 
@@ -76,8 +79,11 @@ class Page:
         self._line(text)
 
     def _wrapped(self, body: Text, margin: Text, right_edge: int) -> None:
-        room = max(right_edge - margin.cell_len, 10)
-        for number, line in enumerate(body.wrap(self._console, room)):
+        """The body right of its margin, or, where that leaves too little room, below it."""
+        if right_edge - margin.cell_len < min(_LEAST_ROOM, body.cell_len):
+            self.line([margin.plain])
+            margin = Text(" " * _DEEP_INDENT)
+        for number, line in enumerate(body.wrap(self._console, right_edge - margin.cell_len)):
             line.rstrip()
             self._line(Text.assemble(margin if number == 0 else " " * margin.cell_len, line))
 

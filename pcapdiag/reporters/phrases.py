@@ -18,6 +18,9 @@ EVIDENCE_LIMIT: Final = 12
 
 _FIRST_FRAMES: Final = 8
 
+_UNEXPLAINED_NS: Final = 1_000_000_000
+"""Blocked time without a finding from which nobody would call a capture healthy."""
+
 TIMES: Final = "×"  # noqa: RUF001 - a multiplication sign is meant
 
 LABELS: Final[Mapping[str, str]] = {
@@ -129,6 +132,8 @@ def headline(diagnosis: Diagnosis, summary: Summary) -> tuple[str, str]:
         return "NOTHING TO JUDGE", "no request, lookup or connection attempt in what was captured."
     cost = f"{seconds(summary.blocked_ns)} blocked of {seconds(summary.wall_ns)}"
     finding = worst(diagnosis)
+    if diagnosis.verdict == "healthy" and summary.blocked_ns - sum(f.blocked_ns for f in diagnosis.findings) >= _UNEXPLAINED_NS:
+        return "UNEXPLAINED", f"{cost}, and no finding says why; see where the time went."
     if diagnosis.verdict == "healthy":
         return word, f"nothing worth mending; {cost} in {count(summary.exchanges, 'exchange')}."
     if finding is None:

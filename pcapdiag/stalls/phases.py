@@ -17,6 +17,7 @@ from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.table import Exchange, Outcome, Protocol
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Vantage
+from pcapdiag.flows.waits import bulk_intervals
 from pcapdiag.stalls.sign import (
     CLIENT_PRODUCE,
     DELIVERY,
@@ -44,6 +45,8 @@ _ACK_SLACK_NS = 5_000_000
 """An ACK later than the round trip by more than this was delayed and does not date the request's arrival."""
 _DNS_SLOW_NS = 100_000_000
 _TLS_SLOW_NS = 300_000_000
+_BULK_TRIPS = 1.25
+"""Flights of a window-limited sender follow each other within a round trip and some jitter."""
 _TOKEN_FACTOR = 5
 """A pause in a token stream is a gap of the producer when it exceeds five median gaps (and the trigger)."""
 
@@ -76,13 +79,14 @@ _SETUP_PHASE = {Protocol.DNS: Phase.DNS, Protocol.CONNECT: Phase.CONNECT, Protoc
 class Phases:
     """Cuts exchanges into parts."""
 
-    __slots__ = ("_exchanges", "_streams", "_tcp", "_trips")
+    __slots__ = ("_bulk_cache", "_exchanges", "_streams", "_tcp", "_trips")
 
     def __init__(self, exchanges: Exchanges, tcp: TcpTables, streams: Streams) -> None:
         self._exchanges = exchanges
         self._tcp = tcp
         self._streams = streams
         self._trips = RoundTrips(tcp)
+        self._bulk_cache: dict[int, tuple[list[int], list[int]]] = {}
 
     def trigger_ns(self, exchange: Exchange) -> int:
         """The stall trigger: max(2 SRTT, 200 ms)."""
@@ -157,8 +161,27 @@ class Phases:
         queue_end = start + half + (path - propagation)
         yield Part(start, start + half, Phase.WAIT, PROPAGATION)
         yield Part(start + half, queue_end, Phase.WAIT, QUEUEING)
-        yield Part(queue_end, end - (propagation - half), Phase.WAIT, self._host(exchange))
+        yield from self._turn(exchange, queue_end, end - (propagation - half))
         yield Part(end - (propagation - half), end, Phase.WAIT, PROPAGATION)
+
+    def _turn(self, exchange: Exchange, start: int, end: int) -> Iterator[Part]:
+        """The server's turn; on a shared connection only while it is not busy sending other answers as fast as TCP lets it."""
+        host = self._host(exchange)
+        if exchange.h2_stream:
+            within = _BULK_TRIPS * self._round_trip(exchange) + _ACK_SLACK_NS
+            for a, b in zip(*self._bulk(exchange.flow, int(within)), strict=True):
+                if b > start and a < end:
+                    yield Part(start, max(a, start), Phase.WAIT, host)
+                    yield Part(max(a, start), min(b, end), Phase.WAIT, TRANSFER)
+                    start = min(b, end)
+        yield Part(start, end, Phase.WAIT, host)
+
+    def _bulk(self, flow: int, within_ns: int) -> tuple[list[int], list[int]]:
+        found = self._bulk_cache.get(flow)
+        if found is None:
+            starts, ends = bulk_intervals(self._tcp, 2 * flow + SERVER_TO_CLIENT, within_ns)
+            found = self._bulk_cache[flow] = starts.tolist(), ends.tolist()
+        return found
 
     def _host(self, exchange: Exchange) -> Label:
         """Whose time a wait is: the server's once it can have the request; nobody's when it may never have got it."""

@@ -1,0 +1,1 @@
+"""Pages for people, and the script that writes two of them from the code."""
