@@ -149,18 +149,24 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         failed, passed = sum(f.failed_sends for f in facts), sum(f.passed_count for f in facts)
         guesses = [f"{mtu} ({what})" for mtu, what in _OVERHEADS.items() if low <= mtu <= high] if high - low <= _NARROW else []
         counted = f"{failed} lost" if failed else "none came"
-        silent = " No ICMP of any kind is in this capture." if not any(f.icmp_captured for f in facts) else " No Packet Too Big came."
+        icmp = "No Packet Too Big came." if any(f.icmp_captured for f in facts) else "No ICMP of any kind is in this capture."
         yield share.concluded(
             LABEL.code,
-            summary=f"packets of {high + 1} bytes and more from {sender} to {receiver} vanish ({counted}) while {passed} smaller ones passed: "
-            f"the path MTU lies between {low} and {high} bytes, and {len(share.exchanges)} requests hung for {share.stall_ns / 1e9:.2f} s.{silent}",
-            contrast=f"with plain loss some of the {passed} smaller packets would have been lost too, and a dead peer would have passed none",
+            summary=f"packets of {high + 1} bytes and more from {sender} to {receiver} vanish ({counted}) while {passed} smaller ones "
+            f"passed: the path MTU lies between {low} and {high} bytes, and {len(share.exchanges)} requests hung for "
+            f"{share.stall_ns / 1e9:.2f} s. {icmp}",
+            contrast=f"plain loss would have hit some of the {passed} smaller packets too, and a dead peer would have passed none",
             details={
-                "variant": "at-sender" if facts[0].at_sender else "at-receiver", "direction": "from-server" if facts[0].from_server else "from-client",
-                "path_mtu_low": low, "path_mtu_high": high, "candidates": guesses, "failed_sends": failed, "passed": passed,
+                "variant": "at-sender" if facts[0].at_sender else "at-receiver",
+                "direction": "from-server" if facts[0].from_server else "from-client",
+                "path_mtu_low": low,
+                "path_mtu_high": high,
+                "candidates": guesses,
+                "failed_sends": failed,
+                "passed": passed,
             },
             identity=(str(low), str(high)),
-        )  # fmt: skip
+        )
 
 
 DETECTOR = Detector(

@@ -50,7 +50,7 @@ def rank(
     """All findings worth showing: causes and outcomes by score, then risks, then what concerns the capture."""
     by_code = {detector.code: detector for detector in detectors}
     clock = Clock.of(tables, ledger)
-    shown = [c for c in _capped(_merged(conclusions, clock), tables, ledger) if c.confidence.value >= HIDDEN_BELOW]
+    shown = [c for c in _capped(_merged(conclusions, by_code, clock), tables, ledger) if c.confidence.value >= HIDDEN_BELOW]
     drafts = [(conclusion, clock.reach(conclusion)) for conclusion in shown]
     findings = [_finding(conclusion, reach, by_code[conclusion.code], clock) for conclusion, reach in drafts]
     order = sorted(range(len(findings)), key=lambda i: _order(findings[i], drafts[i][1]))
@@ -80,16 +80,18 @@ def _capped(conclusions: Iterable[Conclusion], tables: Tables, ledger: Ledger) -
     return [replace(one, confidence=one.confidence.capped(UNATTRIBUTED_CAP, why)) for one in conclusions]
 
 
-def _merged(conclusions: Iterable[Conclusion], clock: Clock) -> list[Conclusion]:
-    """One conclusion per cause and server; the costliest speaks for the others."""
+def _merged(conclusions: Iterable[Conclusion], by_code: Mapping[str, Detector], clock: Clock) -> list[Conclusion]:
+    """One conclusion per cause and path (network) or server (the rest); the costliest speaks for the others."""
 
-    def path(conclusion: Conclusion) -> tuple[str, str, str, list[tuple[int, int]]]:
-        servers = sorted(clock.reach(conclusion).servers)
-        return conclusion.code, conclusion.kind.value, str(conclusion.details.get("variant")), servers
+    def group(conclusion: Conclusion) -> tuple[str, str, str, list[tuple[int, int]]]:
+        servers = clock.reach(conclusion).servers
+        if by_code[conclusion.code].domain is Domain.NETWORK:
+            servers = frozenset((host, 0) for host, _ in servers)  # all ports of a host lie behind the same path
+        return conclusion.code, conclusion.kind.value, str(conclusion.details.get("variant")), sorted(servers)
 
     merged = []
-    for (_, _, _, servers), group in groupby(sorted(conclusions, key=lambda c: (path(c), _place(c))), key=path):
-        members = list(group)
+    for (_, _, _, servers), likes in groupby(sorted(conclusions, key=lambda c: (group(c), _place(c))), key=group):
+        members = list(likes)
         merged += [_one(members)] if servers else members
     return merged
 

@@ -160,7 +160,6 @@ def _at_receiver(packets: Packets, tcp: TcpTables) -> Iterator[Oversize]:
         filled = int(_filled_ns(tcp, np.array([fd]), np.array([hole]))[0])
         end = int(tcp.flows.last_ns[flow]) if filled >= NEVER else filled
         start = int(seg.ts_ns[hint])
-        rows = _host_rows(tcp, fd, start, end)
         before = _host_rows(tcp, fd, int(tcp.flows.first_ns[flow]), end)
         sizes = _wire_len(packets, tcp, before)
         mss = [int(m) for m in (tcp.flows.client_mss[flow], tcp.flows.server_mss[flow]) if m > 0]
@@ -169,6 +168,7 @@ def _at_receiver(packets: Packets, tcp: TcpTables) -> Iterator[Oversize]:
         last = _last_in_order(tcp, fd, hole, int(tcp.flows.first_ns[flow]))
         if end - last < _LEAST_NS or int(sizes.max(initial=0)) >= full:
             continue
+        rows = _host_rows(tcp, fd, last + 1, end)
         skipped = int(np.maximum(seg.id_gap[before[seg.flow[before] == flow]], 0).sum())
         yield Oversize(
             fd=fd, at_sender=False, start_ns=start, last_ns=last, end_ns=end, repaired=filled < NEVER,

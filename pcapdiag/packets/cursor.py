@@ -74,7 +74,7 @@ class TunnelPaths:
         return path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """The bytes of some frames, and what the link layer said about each."""
 
@@ -88,9 +88,9 @@ class Batch:
     src_link_hash: U32 = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "direction", np.full(self.frame_count, -1, np.int8))
-        object.__setattr__(self, "link_hash", np.zeros(self.frame_count, np.uint32))
-        object.__setattr__(self, "src_link_hash", np.zeros(self.frame_count, np.uint32))
+        self.direction = np.full(self.frame_count, -1, np.int8)
+        self.link_hash = np.zeros(self.frame_count, np.uint32)
+        self.src_link_hash = np.zeros(self.frame_count, np.uint32)
 
     def lose(self, loss: Loss, rows: Bools) -> None:
         """Counts the true elements."""

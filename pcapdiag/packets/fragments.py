@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,7 @@ class Fragments(Table):
     captured: Annotated[I64, Col("of it, in the capture", "bytes")]
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
     """Bytes [start, end) of a datagram; the first `captured` of them lie at `at`."""
 
     start: int
@@ -77,6 +76,8 @@ class Group:
 
     def overlaps(self, new: _Piece) -> Iterator[tuple[_Piece, _Piece]]:
         """What it has of the bytes of a piece, beside what the piece has."""
+        if not self.pieces or self.pieces[-1].end <= new.start:
+            return  # fragments mostly come in order
         index = max(bisect_left(self.pieces, new.start, key=_start) - 1, 0)
         while index < len(self.pieces):
             old = self.pieces[index]
@@ -89,6 +90,11 @@ class Group:
 
     def add(self, new: _Piece) -> None:
         """Takes over the bytes it did not have yet."""
+        if not self.pieces or self.pieces[-1].end <= new.start:
+            if new.start < new.end:
+                self.pieces.append(new)
+                self.received_len += new.end - new.start
+            return
         start = new.start
         gaps = []
         for old, _ in self.overlaps(new):

@@ -85,7 +85,7 @@ def cost(finding: Finding, summary: Summary) -> tuple[str, str]:
     rest = f" blocked, {share(finding.blocked_ns, summary.wall_ns)} of the wall time{where}"
     if conclusion.stall_ns != finding.blocked_ns:
         rest += f"; {seconds(conclusion.stall_ns)} added up over exchanges"
-    if finding.perceived_ns != finding.blocked_ns:
+    if finding.perceived_ns not in {finding.blocked_ns, conclusion.stall_ns}:
         rest += f"; {seconds(finding.perceived_ns)} of silence for who reads the streams"
     return blocked(finding), rest
 

@@ -35,8 +35,8 @@ def keep_ledger(trace: Trace, signs: Iterable[Sign]) -> Ledger:
     entries: list[tuple[Entry, ...]] = []
     triggers: list[int] = []
     for exchange in trace.exchanges:
-        parts = phases.parts(exchange)
         mine = _signs_of(exchange, trace.exchanges.rows, by_exchange, by_flow)
+        parts = phases.parts(exchange, _covered(mine))
         entries.append(_merged(exchange.id, _labelled(parts, mine)))
         triggers.append(phases.trigger_ns(exchange))
         covered = sum(entry.duration_ns for entry in entries[-1])
@@ -97,6 +97,17 @@ def _bytes_of(exchange: Exchange, rows: Sequence[Exchange]) -> tuple[Spans, Span
         exchange.request + tuple(span for setup in setups for span in setup.request),
         exchange.response + tuple(span for setup in setups for span in setup.response),
     )
+
+
+def _covered(signs: list[Sign]) -> list[tuple[int, int]]:
+    """The union of the intervals in which signs say that nothing could progress while waiting."""
+    union: list[tuple[int, int]] = []
+    for start, end in sorted((s.start_ns, s.end_ns) for s in signs if s.label.tier <= Tier.HELD and _eligible(s, Phase.WAIT)):
+        if union and start <= union[-1][1]:
+            union[-1] = (union[-1][0], max(end, union[-1][1]))
+        else:
+            union.append((start, end))
+    return union
 
 
 def _eligible(sign: Sign, phase: Phase) -> bool:

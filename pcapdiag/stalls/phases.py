@@ -33,7 +33,7 @@ from pcapdiag.stalls.sign import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pcapdiag.exchanges.table import Exchanges
     from pcapdiag.flows.table import TcpTables
@@ -95,9 +95,15 @@ class Phases:
     def _round_trip(self, exchange: Exchange) -> int:
         return 0 if exchange.protocol is Protocol.DNS else max(self._trips.whole_ns(exchange.flow), 0)
 
-    def parts(self, exchange: Exchange) -> list[Part]:
-        """Adjacent parts from start_ns to end_ns."""
-        drafts = list(self._setup(exchange)) if exchange.is_setup else [*self._setups_of(exchange), *self._application(exchange)]
+    def parts(self, exchange: Exchange, covered: Sequence[tuple[int, int]] = ()) -> list[Part]:
+        """Adjacent parts from start_ns to end_ns.
+
+        Args:
+            exchange: the exchange.
+            covered: disjoint ascending intervals that signs claim because nothing could progress in them; the model of a
+                wait (round trip, server's turn) is laid over the rest.
+        """
+        drafts = list(self._setup(exchange)) if exchange.is_setup else [*self._setups_of(exchange), *self._application(exchange, covered)]
         return _tiled(drafts, exchange.start_ns, exchange.end_ns)
 
     def _setups_of(self, exchange: Exchange) -> Iterator[Part]:
@@ -124,13 +130,13 @@ class Phases:
         yield Part(start, min(start + trips * floor, end), phase, PROPAGATION)
         yield Part(min(start + trips * floor, end), end, phase, label)
 
-    def _application(self, exchange: Exchange) -> Iterator[Part]:
+    def _application(self, exchange: Exchange, covered: Sequence[tuple[int, int]]) -> Iterator[Part]:
         if exchange.request_start_ns >= NEVER or exchange.request_start_ns > exchange.end_ns:
             return
         sent = min(exchange.request_end_ns, exchange.end_ns)
         answered = min(max(exchange.first_byte_ns, sent), exchange.end_ns)
         yield from self._send(exchange, exchange.request_start_ns, sent)
-        yield from self._wait(exchange, sent, answered)
+        yield from self._wait(exchange, sent, answered, covered)
         if exchange.first_byte_ns < NEVER:
             yield from self._receive(exchange, answered, exchange.end_ns)
 
@@ -143,26 +149,27 @@ class Phases:
             idle = b - a > trigger
             yield Part(a, b, Phase.SEND, CLIENT_PRODUCE if idle else TRANSFER)
 
-    def _wait(self, exchange: Exchange, start: int, end: int) -> Iterator[Part]:
+    def _wait(self, exchange: Exchange, start: int, end: int, covered: Sequence[tuple[int, int]]) -> Iterator[Part]:
         """The gap model: P/2, Q, H, P/2 between the last request byte and the first response byte."""
-        waited = end - start
+        free = _outside(start, end, covered)
+        waited = sum(b - a for a, b in free)
         if waited <= 0:
             return
         trip = self._trips.server_ns(exchange.flow, start)
         floor = 0 if trip == 0 else self._trips.far(exchange.flow).floor_ns()
         if trip < 0:  # no round trip known: host time and path cannot be told apart
-            yield Part(start, end, Phase.WAIT, self._host(exchange))
-            return
+            trip = floor = 0
         acked = exchange.request_acked_ns
-        on_time = trip > 0 and start < acked <= min(start + trip + _ACK_SLACK_NS, end)
-        path = acked - start if on_time else min(trip, waited)
+        on_time = trip > 0 and start < acked <= min(start + trip + _ACK_SLACK_NS, free[0][1])
+        path = min(acked - start if on_time else trip, waited)
         propagation = min(floor, path)
         half = propagation // 2
-        queue_end = start + half + (path - propagation)
-        yield Part(start, start + half, Phase.WAIT, PROPAGATION)
-        yield Part(start + half, queue_end, Phase.WAIT, QUEUEING)
-        yield from self._turn(exchange, queue_end, end - (propagation - half))
-        yield Part(end - (propagation - half), end, Phase.WAIT, PROPAGATION)
+        shares = ((PROPAGATION, half), (QUEUEING, path - propagation), (None, waited - path), (PROPAGATION, propagation - half))
+        for label, a, b in _laid(shares, free):
+            if label is not None:
+                yield Part(a, b, Phase.WAIT, label)
+            else:
+                yield from self._turn(exchange, a, b)
 
     def _turn(self, exchange: Exchange, start: int, end: int) -> Iterator[Part]:
         """The server's turn; on a shared connection only while it is not busy sending other answers as fast as TCP lets it."""
@@ -232,6 +239,32 @@ class Phases:
             yield Part(start + way, end, Phase.RECV, TRANSFER if exchange.outcome is Outcome.OK else UNATTRIBUTED)
         else:
             yield Part(start, end, Phase.RECV, UNATTRIBUTED)
+
+
+def _outside(start: int, end: int, covered: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What of [start, end) no covered interval claims."""
+    free, at = [], start
+    for a, b in covered:
+        if b <= at or a >= end:
+            continue
+        if a > at:
+            free.append((at, a))
+        at = max(at, b)
+    return [*free, (at, end)] if at < end else free
+
+
+def _laid(shares: Iterable[tuple[Label | None, int]], free: list[tuple[int, int]]) -> Iterator[tuple[Label | None, int, int]]:
+    """Shares of time, laid one behind the other over the free intervals."""
+    rest = iter(free)
+    at, end = next(rest)
+    for label, length in shares:
+        left = length
+        while left > 0:
+            if at == end:
+                at, end = next(rest)
+            step = min(left, end - at)
+            yield label, at, at + step
+            at, left = at + step, left - step
 
 
 def _tiled(drafts: list[Part], start: int, end: int) -> list[Part]:
