@@ -106,6 +106,13 @@ def test_the_same_cause_towards_the_same_server_is_one_finding() -> None:
     assert second.conclusion.summary == "apart"
 
 
+def test_ports_of_one_host_share_a_path_but_not_a_server() -> None:
+    columns = flows((AGENT, 1, SERVER, 443, 6), (AGENT, 2, SERVER, 8000, 6))
+    rows = (exchange(0, 0, 9), exchange(1, 0, 9, flow=1))
+    for code, findings in (("path-outage", 1), ("server-think", 2)):
+        assert len(ranked(rows, conclusion(code, (0, 1, 3)), conclusion(code, (1, 1, 3)), columns=columns)) == findings
+
+
 def test_variants_and_captures_stay_apart() -> None:
     rows = (exchange(0, 0, 9),)
     syn = conclusion("syn-loss", (0, 0, 1), details={"variant": "syn-loss"})

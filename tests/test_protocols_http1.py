@@ -109,6 +109,25 @@ def test_every_valid_message_starts_and_ends_without_a_fault(side: Side, data: s
     assert len([e for e in events if isinstance(e, MessageEnded)]) == len(parts)
 
 
+@pytest.mark.parametrize("side", Side)
+@given(data=st.data(), synced=st.booleans())
+def test_cuts_around_holes_and_damage_do_not_change_events(side: Side, data: st.DataObject, synced: bool) -> None:
+    stream = bytearray(b"".join(data.draw(st.lists(messages(side), min_size=1, max_size=4))))
+    for at in data.draw(st.lists(st.integers(0, len(stream) - 1), max_size=2)):
+        stream[at : at + 3] = data.draw(st.sampled_from([b"", b"\r", b"\n", b"\x00", b"HTTP/1.1", b"0\r\n"]))
+    edges = sorted({0, len(stream), *data.draw(st.sets(st.integers(0, len(stream)), max_size=5))})
+    whole, cut = Http1Reader(side, synced=synced), Http1Reader(side, synced=synced)
+    seen, seen_cut = list[Event](), list[Event]()
+    for number, (a, b) in enumerate(pairwise(edges)):
+        if number % 2:
+            seen += whole.skip(b - a)
+            seen_cut += cut.skip(b - a)
+        else:
+            seen += whole.feed(bytes(stream[a:b]))
+            seen_cut += [e for at in range(a, b) for e in cut.feed(bytes(stream[at : at + 1]))]
+    assert seen_cut + cut.finish() == seen + whole.finish()
+
+
 def test_a_request_and_a_response_say_where_their_parts_lie() -> None:
     head = POST.index(b"{")
     assert read(POST, Side.CLIENT) == [

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pcapdiag.protocols.events import (
@@ -31,53 +30,6 @@ from pcapdiag.protocols.events import (
 from pcapdiag.protocols.http2 import Http2Reader
 from tests import wire_h2 as wire
 
-Maker = Callable[[wire.Blocks], bytes]
-ODD = st.integers(0, 200).map(lambda n: 2 * n + 1)
-
-
-def header_makers() -> st.SearchStrategy[Maker]:
-    return st.builds(
-        lambda sid, fields, end, pad, prio, cuts, huffman: (
-            lambda blocks: blocks.headers(sid, fields, end_stream=end, pad=pad, priority=prio, cuts=cuts, huffman=huffman)
-        ),
-        ODD,
-        st.lists(st.sampled_from([*wire.REQUEST, *wire.RESPONSE, ("x-a", "b" * 30), ("grpc-timeout", "20S")]), min_size=1, max_size=6),
-        st.booleans(),
-        st.none() | st.integers(0, 20),
-        st.booleans(),
-        st.sets(st.integers(1, 40), max_size=3).map(tuple),
-        st.booleans(),
-    )
-
-
-def plain_frames() -> st.SearchStrategy[bytes]:
-    return st.one_of(
-        st.builds(
-            lambda sid, payload, end, pad: wire.data(sid, payload, end_stream=end, pad=pad),
-            ODD,
-            st.binary(max_size=40),
-            st.booleans(),
-            st.none() | st.integers(0, 9),
-        ),
-        st.builds(wire.settings, st.dictionaries(st.integers(1, 6), st.integers(0, 2**31), max_size=4)),
-        st.just(wire.settings(ack=True)),
-        st.builds(wire.window_update, ODD | st.just(0), st.integers(1, 2**31 - 1)),
-        st.builds(wire.ping, st.binary(min_size=8, max_size=8)),
-        st.builds(wire.goaway, st.integers(0, 99), st.integers(0, 13), st.binary(max_size=20)),
-        st.builds(wire.reset, ODD, st.integers(0, 13)),
-        st.builds(lambda sid: wire.frame(2, 0, sid, bytes(5)), ODD),
-        st.builds(lambda kind, payload: wire.frame(kind, 0, 0, payload), st.integers(10, 255), st.binary(max_size=30)),
-    )
-
-
-def makers() -> st.SearchStrategy[Maker]:
-    return header_makers() | plain_frames().map(lambda raw: lambda _: raw)
-
-
-def connection(parts: list[Maker]) -> bytes:
-    blocks = wire.Blocks()
-    return wire.PREFACE + wire.settings({4: 65_535}) + b"".join(part(blocks) for part in parts)
-
 
 def read(data: bytes, *, start: bool = True, side: Side = Side.CLIENT) -> list[Event]:
     reader = Http2Reader(side, preface_expected=start)
@@ -98,24 +50,24 @@ def of(kind: type[Event], events: list[Event]) -> list[Event]:
     return [e for e in events if isinstance(e, kind)]
 
 
-@given(st.lists(makers(), min_size=1, max_size=8), st.sets(st.integers(0, 600), max_size=12))
-def test_cuts_do_not_change_events(parts: list[Maker], cuts: set[int]) -> None:
-    data = connection(parts)
+@given(st.lists(wire.makers(), min_size=1, max_size=8), st.sets(st.integers(0, 600), max_size=12))
+def test_cuts_do_not_change_events(parts: list[wire.Maker], cuts: set[int]) -> None:
+    data = wire.connection(parts)
     whole = read(data)
     assert faults(whole) == []
     assert read_in_cuts(data, cuts) == whole
     assert read_in_cuts(data, set(range(len(data)))) == whole
 
 
-@given(st.lists(makers(), min_size=1, max_size=8), st.integers(0, 80), st.sets(st.integers(0, 600), max_size=12))
-def test_cuts_do_not_change_a_start_in_the_middle(parts: list[Maker], begin: int, cuts: set[int]) -> None:
-    data = connection(parts)[begin:]
+@given(st.lists(wire.makers(), min_size=1, max_size=8), st.integers(0, 80), st.sets(st.integers(0, 600), max_size=12))
+def test_cuts_do_not_change_a_start_in_the_middle(parts: list[wire.Maker], begin: int, cuts: set[int]) -> None:
+    data = wire.connection(parts)[begin:]
     assert read_in_cuts(data, cuts, start=False) == read(data, start=False)
 
 
-@given(st.lists(makers(), min_size=1, max_size=6))
-def test_events_lie_behind_each_other_and_cover_every_byte(parts: list[Maker]) -> None:
-    data = connection(parts)
+@given(st.lists(wire.makers(), min_size=1, max_size=6))
+def test_events_lie_behind_each_other_and_cover_every_byte(parts: list[wire.Maker]) -> None:
+    data = wire.connection(parts)
     at = 0
     for event in read(data):
         assert event.at == at
@@ -299,18 +251,24 @@ def test_a_hole_at_every_position_of_an_exchange(length: int, *, start: bool) ->
         assert StreamReset(len(exchange) + 59 + 30, len(exchange) + 59 + 43, 3, 8) in events
 
 
-@given(st.lists(makers(), min_size=1, max_size=6), st.data())
-@settings(max_examples=50)
-def test_holes_and_cuts_never_raise_and_never_go_backwards(parts: list[Maker], draw: st.DataObject) -> None:
-    data = connection(parts)
-    reader, at, events = Http2Reader(Side.CLIENT, preface_expected=draw.draw(st.booleans())), 0, []
-    while at < len(data):
-        step = draw.draw(st.integers(1, 60))
-        events += reader.skip(min(step, len(data) - at)) if draw.draw(st.integers(0, 3)) == 0 else reader.feed(data[at : at + step])
-        at += step
-    events += reader.finish()
-    assert all(0 <= e.at <= e.end <= len(data) for e in events)
-    ends = [e.end for e in events if not isinstance(e, Fault)]
+@given(st.lists(wire.makers(), min_size=1, max_size=6), st.data(), st.booleans())
+def test_cuts_around_holes_and_damage_do_not_change_events(parts: list[wire.Maker], draw: st.DataObject, start: bool) -> None:
+    data = bytearray(wire.connection(parts))
+    for at in draw.draw(st.lists(st.integers(0, len(data) - 1), max_size=2)):
+        data[at : at + 2] = draw.draw(st.binary(max_size=3))
+    edges = sorted({0, len(data), *draw.draw(st.sets(st.integers(0, len(data)), max_size=5))})
+    whole, cut = (Http2Reader(Side.CLIENT, preface_expected=start) for _ in range(2))
+    seen, seen_cut = list[Event](), list[Event]()
+    for number, (a, b) in enumerate(pairwise(edges)):
+        if number % 2:
+            seen += whole.skip(b - a)
+            seen_cut += cut.skip(b - a)
+        else:
+            seen += whole.feed(bytes(data[a:b]))
+            seen_cut += [e for at in range(a, b) for e in cut.feed(bytes(data[at : at + 1]))]
+    assert seen_cut + cut.finish() == seen + whole.finish()
+    assert all(0 <= e.at <= e.end <= len(data) for e in seen)
+    ends = [e.end for e in seen if not isinstance(e, Fault)]
     assert ends == sorted(ends)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from enum import Enum
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pcapdiag.exchanges.table import Outcome, Protocol
+from pcapdiag.findings import Domain, FindingKind
 from pcapdiag.losses import Loss
 from pcapdiag.reporters import REPORTERS
 from pcapdiag.reporters.json_report import apportioned, document, seconds
@@ -56,6 +59,20 @@ def test_the_schema_is_strict() -> None:
         place[last] = value
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.Draft202012Validator(SCHEMA).validate(broken)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (("exchange", "protocol"), Protocol),
+        (("exchange", "outcome"), Outcome),
+        (("finding", "kind"), FindingKind),
+        (("finding", "domain"), Domain),
+    ],
+)
+def test_the_schema_knows_every_word_of_the_program(place: tuple[str, str], words: type[Enum]) -> None:
+    kind, name = place
+    assert {word.value for word in words} <= set(SCHEMA["$defs"][kind]["properties"][name]["enum"])
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.__name__)

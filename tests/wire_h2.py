@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import hpack
+from hypothesis import strategies as st
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 REQUEST = [(":method", "POST"), (":scheme", "http"), (":path", "/agent.Tools/Call"), (":authority", "tools:50051")]
@@ -75,3 +77,51 @@ class Blocks:
         for index, piece in enumerate(rest):
             out += frame(9, 4 if index == len(rest) - 1 else 0, stream_id, piece)
         return out
+
+
+Maker = Callable[[Blocks], bytes]
+ODD = st.integers(0, 200).map(lambda n: 2 * n + 1)
+
+
+def header_makers() -> st.SearchStrategy[Maker]:
+    return st.builds(
+        lambda sid, fields, end, pad, prio, cuts, huffman: (
+            lambda blocks: blocks.headers(sid, fields, end_stream=end, pad=pad, priority=prio, cuts=cuts, huffman=huffman)
+        ),
+        ODD,
+        st.lists(st.sampled_from([*REQUEST, *RESPONSE, ("x-a", "b" * 30), ("grpc-timeout", "20S")]), min_size=1, max_size=6),
+        st.booleans(),
+        st.none() | st.integers(0, 20),
+        st.booleans(),
+        st.sets(st.integers(1, 40), max_size=3).map(tuple),
+        st.booleans(),
+    )
+
+
+def plain_frames() -> st.SearchStrategy[bytes]:
+    return st.one_of(
+        st.builds(
+            lambda sid, payload, end, pad: data(sid, payload, end_stream=end, pad=pad),
+            ODD,
+            st.binary(max_size=40),
+            st.booleans(),
+            st.none() | st.integers(0, 9),
+        ),
+        st.builds(settings, st.dictionaries(st.integers(1, 6), st.integers(0, 2**31), max_size=4)),
+        st.just(settings(ack=True)),
+        st.builds(window_update, ODD | st.just(0), st.integers(1, 2**31 - 1)),
+        st.builds(ping, st.binary(min_size=8, max_size=8)),
+        st.builds(goaway, st.integers(0, 99), st.integers(0, 13), st.binary(max_size=20)),
+        st.builds(reset, ODD, st.integers(0, 13)),
+        st.builds(lambda sid: frame(2, 0, sid, bytes(5)), ODD),
+        st.builds(lambda kind, payload: frame(kind, 0, 0, payload), st.integers(10, 255), st.binary(max_size=30)),
+    )
+
+
+def makers() -> st.SearchStrategy[Maker]:
+    return header_makers() | plain_frames().map(lambda raw: lambda _: raw)
+
+
+def connection(parts: list[Maker]) -> bytes:
+    blocks = Blocks()
+    return PREFACE + settings({4: 65_535}) + b"".join(part(blocks) for part in parts)

@@ -120,7 +120,8 @@ DETECTOR = Detector(
     conclude=conclude,
     remedy=(
         "See whether the sender learned it: ip route get <destination> (cached mtu); nothing there means the report was dropped.",
-        "Let it in: iptables -I INPUT -p icmp --icmp-type fragmentation-needed -j ACCEPT; ip6tables -I INPUT -p icmpv6 --icmpv6-type 2 -j ACCEPT",
+        "Let it in: iptables -I INPUT -p icmp --icmp-type fragmentation-needed -j ACCEPT",
+        "For IPv6: ip6tables -I INPUT -p icmpv6 --icmpv6-type packet-too-big -j ACCEPT",
         "Until then clamp: iptables -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
         "Behind anycast or ECMP deliver the report to every member (RFC 7690).",
     ),

@@ -28,6 +28,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from pcapdiag.columns import Rows
 from pcapdiag.exchanges.table import Exchange, Outcome, Protocol
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits, shares
 from pcapdiag.packets.table import UDP
@@ -67,41 +68,33 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         yield from _asked_again(trace, udp[groups.complete[udp]], limits)
 
 
-def _incomplete(trace: Trace, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Iterator[Sign]:
+def _incomplete(trace: Trace, rows: Rows) -> Iterator[Sign]:
     """At the receiver: the lookup whose answer is missing fragments, from the first fragment to the answer that was whole."""
     groups = trace.packets.fragments
-    claimed: set[int] = set()
-    for row in rows.tolist():
-        first_ns = int(groups.first_ns[row])
-        exchange = _lookup_of(trace, row, first_ns)
-        if exchange is None or exchange.id in claimed or exchange.end_ns <= first_ns:
+    for exchange in trace.exchanges:
+        row = _lost_answer(trace, exchange, rows) if exchange.protocol is Protocol.DNS and len(rows) else None
+        if row is None:
             continue
-        claimed.add(exchange.id)
-        expired = _expired(trace, row)
-        sure = Confidence(0.9, ("the receiver reported a reassembly timeout",)) if expired else Confidence(0.6, ("fragments missing", "asked again"))
+        sure = Confidence(0.6, ("fragments missing", "asked again"))
+        if _expired(trace, row):
+            sure = Confidence(0.9, ("the receiver reported a reassembly timeout",))
         yield Sign(
-            label=LABEL, scope=OfExchange(exchange.id), start_ns=first_ns, end_ns=exchange.end_ns, confidence=sure,
+            label=LABEL, scope=OfExchange(exchange.id), start_ns=int(groups.first_ns[row]), end_ns=exchange.end_ns, confidence=sure,
             at_least=exchange.outcome is not Outcome.OK,
             facts=Facts(int(groups.received_len[row]), int(groups.total_len[row]), int(groups.fragment_count[row]), at_server=False),
             frames=tuple(_frames(trace, exchange, row)),
         )  # fmt: skip
 
 
-def _lookup_of(trace: Trace, row: int, ts_ns: int) -> Exchange | None:
-    """The lookup that was waiting for this datagram and repeated its query, or gave up, after it."""
+def _lost_answer(trace: Trace, exchange: Exchange, rows: Rows) -> int | None:
+    """The first answer to a lookup that came in part only, and behind which it asked again or gave up."""
     groups, flows = trace.packets.fragments, trace.flows
-    found = None
-    for exchange in trace.exchanges:
-        if exchange.protocol is not Protocol.DNS or not exchange.start_ns <= ts_ns <= exchange.end_ns:
-            continue
-        ends = int(flows.server[exchange.flow]) == groups.src[row] and int(flows.client[exchange.flow]) == groups.dst[row]
-        port = int(groups.sport[row])
-        if not ends or (port and port != flows.server_port[exchange.flow]):
-            continue
-        again = bool(exchange.tries) and exchange.tries[-1] > ts_ns
-        if again or exchange.outcome is not Outcome.OK:
-            found = exchange
-    return found
+    until_ns = exchange.tries[-1] if exchange.outcome is Outcome.OK and exchange.tries else exchange.end_ns
+    ours = (groups.src[rows] == flows.server[exchange.flow]) & (groups.dst[rows] == flows.client[exchange.flow])
+    ours &= np.isin(groups.sport[rows], (0, flows.server_port[exchange.flow]))
+    ours &= (groups.first_ns[rows] >= exchange.start_ns) & (groups.first_ns[rows] < until_ns)
+    found = rows[ours]
+    return int(found[np.argmin(groups.first_ns[found])]) if len(found) else None
 
 
 def _expired(trace: Trace, row: int) -> bool:
@@ -110,11 +103,11 @@ def _expired(trace: Trace, row: int) -> bool:
     return any(pair in _REASSEMBLY_TIMEOUT for pair in zip(errors.type[ours].tolist(), errors.code[ours].tolist(), strict=True))
 
 
-def _asked_again(trace: Trace, rows: np.ndarray[tuple[int], np.dtype[np.intp]], limits: Limits) -> Iterator[Sign]:
+def _asked_again(trace: Trace, rows: Rows, limits: Limits) -> Iterator[Sign]:
     """At the server: the same client asks the same question again behind an answer that left in fragments."""
     groups, packets = trace.packets.fragments, trace.packets
-    header = groups.header_row[rows]
-    fragmented = {(int(packets.capture[h]), int(packets.frame[h])): row for h, row in zip(header.tolist(), rows.tolist(), strict=True) if h >= 0}
+    headers = zip(groups.header_row[rows].tolist(), rows.tolist(), strict=True)
+    fragmented = {(int(packets.capture[header]), int(packets.frame[header])): row for header, row in headers if header >= 0}
     asked: dict[tuple[int, int, str], list[Exchange]] = {}
     for exchange in trace.exchanges:
         at_server = trace.vantages[int(trace.flows.capture[exchange.flow])].side == "server"
@@ -143,12 +136,11 @@ def _frames(trace: Trace, exchange: Exchange, row: int) -> Iterator[Frame]:
     for at in mine[:4].tolist():
         note = f"fragment: bytes {int(packets.frag_offset[at])} and on"
         yield Frame(int(packets.capture[at]), int(packets.frame[at]), int(packets.ts_ns[at]), note)
-    low, high = np.searchsorted(packets.ts_ns, [exchange.start_ns, exchange.end_ns + 1])
-    own = {number for _, number in exchange.frames}
-    for at in range(int(low), int(high)):
-        if int(packets.frame[at]) in own and at not in mine:
-            note = "the question" if int(packets.src[at]) == groups.dst[row] else "an answer"
-            yield Frame(int(packets.capture[at]), int(packets.frame[at]), int(packets.ts_ns[at]), note)
+    capture = int(packets.capture[span[0]])
+    own = np.isin(packets.frame, [number for _, number in exchange.frames]) & (packets.capture == capture)
+    for at in np.setdiff1d(np.flatnonzero(own), mine).tolist():
+        note = "the question" if int(packets.src[at]) == groups.dst[row] else "an answer"
+        yield Frame(capture, int(packets.frame[at]), int(packets.ts_ns[at]), note)
 
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
@@ -159,8 +151,8 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         of = f" of {worst.total_len}" if worst.total_len >= 0 else ""
         yield share.concluded(
             LABEL.code,
-            summary=f"{len(facts)} answers from {share.server} to {share.client} arrived in part (one with {worst.received_len}{of} bytes) and "
-            f"had to be asked for again: {share.stall_ns / 1e9:.2f} s lost",
+            summary=f"{len(facts)} answers from {share.server} to {share.client} arrived in part (one with {worst.received_len}{of} bytes) "
+            f"and had to be asked for again: {share.stall_ns / 1e9:.2f} s lost",
             contrast="a slow or silent server would have sent no fragment at all; here some fragments of the answer did arrive",
             details={"datagrams": len(facts), "received_len": worst.received_len, "total_len": worst.total_len},
         )  # fmt: skip
@@ -189,7 +181,8 @@ DETECTOR = Detector(
     signs=signs,
     conclude=conclude,
     remedy=(
-        "Keep answers in one packet: edns-udp-size 1232 and max-udp-size 1232 (BIND), edns-buffer-size: 1232 (Unbound), bufsize 1232 (CoreDNS).",
+        "Keep answers in one packet: edns-udp-size 1232 and max-udp-size 1232 (BIND), edns-buffer-size: 1232 (Unbound).",
+        "CoreDNS: the bufsize plugin, bufsize 1232.",
         "Let TCP port 53 through, so that larger answers have a way.",
         "Where fragments are filtered, allow them: they carry no ports, so rules by port drop all but the first.",
         "On the client: nstat -az IpReasmFails IpReasmTimeout",

@@ -50,7 +50,7 @@ class Facts:
     """Largest IP payload known; bytes."""
 
 
-def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:  # noqa: ARG001 - a fact has no threshold; the signature is every detector's
+def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per sender, receiver and protocol."""
     groups, packets = trace.packets.fragments, trace.packets
     between: dict[tuple[int, int, int], list[int]] = defaultdict(list)
@@ -75,7 +75,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:  # noqa: ARG001 - a f
         )  # fmt: skip
 
 
-def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:  # noqa: ARG001 - it owns no seconds
+def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
     """One risk for all of them."""
     facts = [sign.facts for sign in signs if isinstance(sign.facts, Facts)]
     if not facts:

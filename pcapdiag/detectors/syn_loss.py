@@ -103,7 +103,8 @@ def _at_server(trace: Trace, exchange: Exchange, trips: RoundTrips, limits: Limi
     return Sign(
         label=LABEL, scope=OfExchange(exchange.id), start_ns=start_ns, end_ns=established_ns,
         confidence=Confidence(0.9, (f"SYN-ACK sent {len(times)} times before an ACK",)),
-        facts=Facts(max(len(exchange.tries), 1), len(times), "synack-loss"), frames=frames_of(trace, _opening(trace, exchange, established_ns)),
+        facts=Facts(max(len(exchange.tries), 1), len(times), "synack-loss"),
+        frames=frames_of(trace, _opening(trace, exchange, established_ns)),
     )  # fmt: skip
 
 
@@ -132,17 +133,20 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
     """One conclusion per client host and server."""
     for share in shares(ledger, LABEL.code, tables):
         known = [sign.facts for sign in share.signs if isinstance(sign.facts, Facts)]
-        variant = share.best().facts.variant if isinstance(share.best().facts, Facts) else None
+        variant = max((fact.variant for fact in known), key=[fact.variant for fact in known].count)
         side = {
             "synack-loss": "the SYN-ACK was lost between the capture and the client",
             "ignored-syn": "the server side did not answer the first SYN",
-        }.get(variant or "", "the SYN or its SYN-ACK was lost beyond the capture")
+        }.get(variant, "the SYN or its SYN-ACK was lost beyond the capture")
         yield share.concluded(
             LABEL.code,
-            summary=f"{len(known)} connections from {share.client} to {share.server} took {share.stall_ns / 1e9:.2f} s longer to open: "
-            f"{side}, and the next try waits at least a second",
+            summary=f"{len(known)} {'connection' if len(known) == 1 else 'connections'} from {share.client} to {share.server} took "
+            f"{share.stall_ns / 1e9:.2f} s longer to open: {side}, and the next try waits at least a second",
             contrast="a refused connection answers with RST, a filter never answers; here a later try of the same connection succeeded",
-            details={"variant": variant, "connections": len(known), "syns": sum(f.syns for f in known), "syn_acks": sum(f.syn_acks for f in known)},
+            details={
+                "variant": variant, "connections": len(known), "syns": sum(fact.syns for fact in known),
+                "syn_acks": sum(fact.syn_acks for fact in known),
+            },
         )  # fmt: skip
 
 

@@ -40,22 +40,22 @@ def join_errors(packets: Packets, tcp: TcpTables) -> FlowErrors:
     by_tuple = _flows_between(tcp, np.unique(np.concatenate([errors.src, errors.dst])))
     found: list[tuple[int, int, int]] = []
     columns = (errors.proto, errors.src, errors.sport, errors.dst, errors.dport, packets.ts_ns[errors.row])
-    for number, (proto, src, sport, dst, dport, ts_ns) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+    for number, (proto, src, sport, dst, dport, at_ns) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
         for direction, key in ((CLIENT_TO_SERVER, (proto, src, sport, dst, dport)), (SERVER_TO_CLIENT, (proto, dst, dport, src, sport))):
-            begun = [flow for flow in by_tuple.get(key, ()) if tcp.flows.first_ns[flow] <= ts_ns]
+            begun = [flow for flow in by_tuple.get(key, ()) if tcp.flows.first_ns[flow] <= at_ns]
             if begun:
                 found.append((number, begun[-1], direction))
                 break
     if not found:
         return FlowErrors.empty()
-    error, flow, direction = (np.array(column, np.int64) for column in zip(*found, strict=True))
+    error, flow, towards = np.array(found, np.int64).T
     rows = errors.row[error]
     offsets = [
         _offset(packets, tcp, f, d, int(errors.seq[e]), int(packets.ts_ns[r]))
-        for e, f, d, r in zip(error.tolist(), flow.tolist(), direction.tolist(), rows.tolist(), strict=True)
+        for e, f, d, r in zip(error.tolist(), flow.tolist(), towards.tolist(), rows.tolist(), strict=True)
     ]
     return FlowErrors(
-        error=error, row=rows, ts_ns=packets.ts_ns[rows], flow=flow.astype(np.int32), direction=direction.astype(np.int8),
+        error=error, row=rows, ts_ns=packets.ts_ns[rows], flow=flow.astype(np.int32), direction=towards.astype(np.int8),
         offset=np.array(offsets, np.int64),
     )  # fmt: skip
 
@@ -77,7 +77,8 @@ def _offset(packets: Packets, tcp: TcpTables, flow: int, direction: int, seq: in
         return -1
     begin, stop = int(tcp.flows.begin[flow]), int(tcp.flows.stop[flow])
     segments = tcp.segments
-    mine = np.flatnonzero((segments.direction[begin:stop] == direction) & (segments.seq[begin:stop] >= 0) & (segments.ts_ns[begin:stop] <= ts_ns))
+    placed = (segments.direction[begin:stop] == direction) & (segments.seq[begin:stop] >= 0)
+    mine = np.flatnonzero(placed & (segments.ts_ns[begin:stop] <= ts_ns))
     if not len(mine):
         return -1
     near = begin + int(mine[-1])

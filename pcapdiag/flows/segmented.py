@@ -34,6 +34,12 @@ def running_max(values: I64, first: Bools) -> I64:
     return np.where(banded > 0, banded + (low - 1), LOWEST)
 
 
+def running_count(mask: Bools, first: Bools) -> I64:
+    """How many rows of the group up to and including each one the mask holds for."""
+    count: I64 = np.cumsum(mask)
+    return count - np.maximum.accumulate(np.where(first, count - mask, 0))
+
+
 def shifted(values: I64, first: Bools, fill: int = LOWEST) -> I64:
     """The value of the row before, inside the group; `fill` at its first row."""
     before = np.empty_like(values)

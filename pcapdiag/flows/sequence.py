@@ -5,13 +5,13 @@ All arrays here are in "fd order": by flow, then direction, then time, so that o
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
 
 import numpy as np
 
 from pcapdiag.columns import I32, I64, U8, U32, Bools
-from pcapdiag.flows.segmented import LOWEST, group_starts, last_index_where, running_max, shifted
+from pcapdiag.flows.segmented import LOWEST, group_starts, last_index_where, running_count, running_max, shifted
 from pcapdiag.flows.table import Kind
 from pcapdiag.packets.table import ACK, FIN, RST, SYN
 
@@ -92,7 +92,10 @@ def sequence_packets(*, fd: I64, seq: U32, ack: U32, flags: U8, payload_len: I64
     kind[keep_alive] = Kind.KEEP_ALIVE
     old &= ~keep_alive & ~is_syn & (payload_len > 0)
     sends = occupies.astype(np.int32)
-    fills, holes = _cover(fd, offset, stop - is_fin, high_before, gap_len * (occupies & (payload_len > 0)), old, kind, sends)
+    for alone in (is_syn & ~is_rst, is_fin & ~is_rst):
+        control = alone & (is_syn | (payload_len == 0))
+        sends[control] = running_count(alone, first)[control]
+    fills, holes = _cover(fd, offset, stop - is_fin, high_before, gap_len * (occupies & ~is_syn), old, kind, sends)
     return Sequence(
         fd=fd, first=first, seq=offset, stop=stop, ack=acked, high_before=high_before, acked_before=shifted(ack_high, first),
         gap_len=gap_len, kind=kind, sends=sends, fills=fills, holes=holes, synchronised=synchronised,
@@ -161,14 +164,14 @@ def _cover(
     events = np.flatnonzero((opened > 0) | old)
     fills: list[Fill] = []
     left: list[Hole] = []
-    current, holes, resent = -1, _Holes(), dict[int, int]()
+    current, holes, carriers = -1, _Holes(), _Carriers()
     for at, group, begin, end, high, gap, is_old in zip(
         events.tolist(), fd[events].tolist(), start[events].tolist(), stop[events].tolist(), high_before[events].tolist(),
         opened[events].tolist(), old[events].tolist(), strict=True,
     ):  # fmt: skip
         if group != current:
             left += holes.rest(current)
-            current, holes, resent = group, _Holes(), {}
+            current, holes, carriers = group, _Holes(), _Carriers()
         if gap:
             holes.open(high, begin, at)
         if not is_old:
@@ -178,10 +181,36 @@ def _cover(
         if end <= high:
             kind[at] = Kind.FILL if filled else Kind.SEEN_AGAIN
         first_is_new = bool(filled) and filled[0][0] <= begin
-        resent[begin] = resent.get(begin, 0 if first_is_new else 1) + 1
-        sends[at] = resent[begin]
+        sends[at] = 1 if first_is_new else 1 + carriers.of(begin)
+        carriers.add(begin, end, [(a, b) for a, b, _ in filled] + ([(high, end)] if end > high else []))
     left += holes.rest(current)
     return tuple(fills), tuple(left)
+
+
+class _Carriers:
+    """Packets of one direction that repeated bytes or filled holes, and the bytes that one of them was the first to bring."""
+
+    __slots__ = ("_late_starts", "_late_stops", "_starts", "_stops")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+        self._late_starts: list[int] = []
+        self._late_stops: list[int] = []
+
+    def of(self, offset: int) -> int:
+        """How many packets have carried a byte seen before: those in here, and the one that brought it in its turn."""
+        covering = bisect_right(self._starts, offset) - bisect_right(self._stops, offset)
+        late = bisect_right(self._late_starts, offset)
+        return covering if late and offset < self._late_stops[late - 1] else covering + 1
+
+    def add(self, start: int, stop: int, brought: list[tuple[int, int]]) -> None:
+        """One more packet, with the ranges it was the first to bring."""
+        insort(self._starts, start)
+        insort(self._stops, stop)
+        for a, b in brought:
+            insort(self._late_starts, a)
+            insort(self._late_stops, b)
 
 
 class _Holes:

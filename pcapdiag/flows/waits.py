@@ -31,8 +31,8 @@ class Wait(NamedTuple):
 def wait_of(tcp: TcpTables, trips: RoundTrips, row: int) -> Wait:
     """The wait of one row of Recoveries.
 
-    Where the tap saw the bytes leave, they were due one round trip later and came when their ACK says. Where it saw a
-    hole, the wait began when later bytes arrived: before that, time was normal flight. A tail leaves no hole: its wait
+    Where the tap saw the bytes leave, they were due half a round trip later, and came half a round trip before their
+    ACK did. Where it saw a hole, the wait began when later bytes arrived: before that, time was normal flight. A tail leaves no hole: its wait
     began when the sender last was heard, or later.
     """
     recoveries = tcp.recoveries
@@ -43,8 +43,8 @@ def wait_of(tcp: TcpTables, trips: RoundTrips, row: int) -> Wait:
     if unfinished:
         end = int(tcp.flows.last_ns[flow])
     if recoveries.at_sender[row]:
-        half = trips.far(flow) if direction == 0 else trips.near(flow)
-        start += max(half.floor_ns(), 0)
+        half = max((trips.far(flow) if direction == 0 else trips.near(flow)).floor_ns(), 0) // 2
+        start, end = start + half, end if unfinished else end - half
     return Wait(min(start, end), end, unfinished or (bool(recoveries.tail[row]) and not bool(recoveries.at_sender[row])))
 
 

@@ -266,7 +266,7 @@ def _applications(tables: Tables) -> dict[int, str]:
     """What each flow speaks: the protocol that carries its exchanges, a handshake where there is nothing else."""
     spoken: dict[int, str] = {}
     for row in tables.exchanges:
-        if row.protocol is Protocol.CONNECT:
+        if row.protocol in {Protocol.CONNECT, Protocol.OTHER}:
             continue
         if row.protocol is Protocol.TLS_HANDSHAKE:
             spoken.setdefault(row.flow, Protocol.TLS.value)

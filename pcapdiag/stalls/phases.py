@@ -169,18 +169,22 @@ class Phases:
             if label is not None:
                 yield Part(a, b, Phase.WAIT, label)
             else:
-                yield from self._turn(exchange, a, b)
+                yield from self._turn(exchange, a, b, ago_ns=propagation - half)
 
-    def _turn(self, exchange: Exchange, start: int, end: int) -> Iterator[Part]:
-        """The server's turn; on a shared connection only while it is not busy sending other answers as fast as TCP lets it."""
+    def _turn(self, exchange: Exchange, start: int, end: int, *, ago_ns: int) -> Iterator[Part]:
+        """The server's turn; on a shared connection only while it is not busy sending other answers as fast as TCP lets it.
+
+        What arrives at the tap left the server `ago_ns` earlier; the turn is laid out in the server's time.
+        """
         host = self._host(exchange)
         if exchange.h2_stream:
             within = _BULK_TRIPS * self._round_trip(exchange) + _ACK_SLACK_NS
             for a, b in zip(*self._bulk(exchange.flow, int(within)), strict=True):
-                if b > start and a < end:
-                    yield Part(start, max(a, start), Phase.WAIT, host)
-                    yield Part(max(a, start), min(b, end), Phase.WAIT, TRANSFER)
-                    start = min(b, end)
+                busy, idle = max(a - ago_ns, start), min(b - ago_ns, end)
+                if busy < idle:
+                    yield Part(start, busy, Phase.WAIT, host)
+                    yield Part(busy, idle, Phase.WAIT, TRANSFER)
+                    start = idle
         yield Part(start, end, Phase.WAIT, host)
 
     def _bulk(self, flow: int, within_ns: int) -> tuple[list[int], list[int]]:
