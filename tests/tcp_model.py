@@ -43,6 +43,8 @@ class Stream:
 
     origin: int = 0
     synchronised: bool = False
+    floor: int = 0
+    """Without a SYN: where the first packet with bytes began. What lies below counts as seen before the capture."""
     high: int | None = None
     """Behind the highest byte so far; SYN and FIN count."""
     acked: int | None = None
@@ -58,9 +60,9 @@ class Stream:
 
     def gaps(self) -> list[tuple[int, int]]:
         """Maximal ranges that no packet carried, though their last byte was acknowledged. One byte above all is the FIN."""
-        if not self.first_ns:
+        if not self.first_ns and not self.synchronised:
             return []
-        last, top = max(self.first_ns), max((offset for offset, _ in self.acks), default=0)
+        last, top = max(self.first_ns, default=-1), max((offset for offset, _ in self.acks), default=0)
         ends = [top] if top > last + 2 else []
         found, at = [], 0 if self.synchronised else min(self.first_ns)
         for byte in [*sorted(b for b in self.first_ns if b >= at), *ends]:
@@ -100,6 +102,8 @@ def _observe(one: Sent, ts_ns: int, streams: tuple[Stream, Stream]) -> Seen:
     data = range(seq + is_syn, seq + is_syn + one.length)
     stop = seq + is_syn + one.length + is_fin
     gap_len = max(0, seq - own.high) if own.high is not None and not is_rst else 0
+    if own.high is None:
+        own.floor = 0 if own.synchronised else seq
     kind, sends = _kind(own, one, seq, data), 0
     ack, acked_len = -1, 0
     if one.flags & ACK and not is_rst:
@@ -112,7 +116,8 @@ def _observe(one: Sent, ts_ns: int, streams: tuple[Stream, Stream]) -> Seen:
         probe = kind is Kind.KEEP_ALIVE  # its byte is garbage
         sends = 1 if probe else _count(own, data, seq, stop, is_syn=is_syn, is_fin=is_fin)
         for byte in data if not probe else ():
-            own.first_ns.setdefault(byte, ts_ns)
+            if byte >= own.floor:
+                own.first_ns.setdefault(byte, ts_ns)
         own.high = stop if own.high is None else max(own.high, stop)
     in_flight = own.high - own.acked if sends and own.high is not None and own.acked is not None and own.high >= own.acked else -1
     return Seen(seq, ack, kind, gap_len, sends, acked_len, in_flight)
@@ -129,7 +134,7 @@ def _kind(own: Stream, one: Sent, seq: int, data: range) -> Kind:
         return Kind.FIN if one.flags & FIN else Kind.CONTROL
     if own.high is None or data.stop > own.high:
         return Kind.NEW
-    return Kind.SEEN_AGAIN if all(byte in own.carried for byte in data) else Kind.FILL
+    return Kind.SEEN_AGAIN if all(byte in own.carried or byte < own.floor for byte in data) else Kind.FILL
 
 
 def _count(own: Stream, data: range, seq: int, stop: int, *, is_syn: bool, is_fin: bool) -> int:
@@ -138,7 +143,7 @@ def _count(own: Stream, data: range, seq: int, stop: int, *, is_syn: bool, is_fi
     own.controls.update([("syn", seq)] * is_syn + [("fin", stop - 1)] * is_fin)
     if is_syn:
         return own.controls["syn", seq]
-    return own.carried[seq] if data else own.controls["fin", seq]
+    return own.carried[seq] + (seq < own.floor) if data else own.controls["fin", seq]
 
 
 def as_packets(sent: list[Sent], isns: tuple[int, int]) -> Packets:

@@ -23,7 +23,7 @@ ISNS = st.sampled_from([0, 1, 77, 2**31 - 5, 2**32 - 30, 2**32 - 1])
 ACTIONS = st.lists(
     st.tuples(
         st.integers(0, 1),
-        st.sampled_from(["new", "new", "skip", "back", "back", "around", "probe", "pure", "ack ahead", "ack less", "fin", "rst", "syn"]),
+        st.sampled_from(["new", "new", "skip", "back", "back", "around", "probe", "pure", "ack ahead", "ack less", "fin", "far fin", "rst", "syn"]),
         st.integers(1, 12),
         st.integers(1, 9),
     ),
@@ -59,6 +59,9 @@ def told(actions: list[tuple[int, str, int, int]], *, handshake: bool) -> list[S
         elif what == "fin":
             ends[side] = end = end if end is not None else at + length
             at, length, flags = end - min(length, end), min(length, end), ACK | FIN
+        elif what == "far fin":
+            ends[side] = at = end if end is not None else top + far
+            length, flags = 0, ACK | FIN
         sent.append(Sent(side, at, length, flags, ack))
         acked[side] = max(acked[side], ack)
         if not flags & (RST | SYN):

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.table import Protocol
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
 from pcapdiag.flows.sends import sends_of
@@ -78,7 +79,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         sure = _confidence(group)
         for one in group:
             yield Sign(
-                label=LABEL, scope=OfFlow(one.flow), start_ns=one.start_ns, end_ns=one.end_ns, confidence=sure,
+                label=LABEL, scope=OfFlow(one.flow), start_ns=one.start_ns, end_ns=_recovered(trace, one), confidence=sure,
                 facts=Facts(group[0].start_ns, len(group), sum(other.sends for other in group)), frames=frames_of(trace, one.rows),
             )  # fmt: skip
 
@@ -143,6 +144,14 @@ def _progress_elsewhere(trace: Trace, group: list[Silence], core: tuple[int, int
     inside = np.flatnonzero((seg.ts_ns > core[0]) & (seg.ts_ns < core[1]) & (seg.acked_len > 0))
     others = set(np.unique(seg.flow[inside]).tolist()) - silent
     return any((int(flows.client[flow]), int(flows.server[flow])) in pairs for flow in others)
+
+
+def _recovered(trace: Trace, one: Silence) -> int:
+    """When what was lost in the silence had come: timers that had doubled make a connection wait beyond the outage."""
+    found = trace.tcp.recoveries
+    mine = (found.fd // 2 == one.flow) & ~found.spurious & (found.first_ns >= one.start_ns) & (found.first_ns <= one.end_ns)
+    done = found.done_ns[mine & (found.done_ns < NEVER)]
+    return max(one.end_ns, int(done.max(initial=one.end_ns)))
 
 
 def _confidence(group: list[Silence]) -> Confidence:

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from pcapdiag.columns import NEVER
+from pcapdiag.exchanges.draft import total_len
 from pcapdiag.exchanges.table import HTTP, Outcome, Protocol
 
 if TYPE_CHECKING:
@@ -76,15 +77,11 @@ def _settle_requests(requests: list[Draft], clients: list[int]) -> None:
 
 def _replaces(later: Draft, draft: Draft) -> bool:
     """Whether a request that opened a connection of its own does so because `draft` hangs on a dead one."""
-    if "x-request-id" in later.facts or abs(_length(later) - _length(draft)) > SAME_LEN:
+    if "x-request-id" in later.facts or abs(total_len(later.request) - total_len(draft.request)) > SAME_LEN:
         return False
     if draft.response:
         return later.start_ns - draft.progress_ns >= _SILENT_NS
     return draft.request_acked_ns > later.start_ns
-
-
-def _length(draft: Draft) -> int:
-    return sum(stop - start for start, stop in draft.request)
 
 
 def _settle_connects(connects: list[Draft], failed: list[Draft]) -> None:

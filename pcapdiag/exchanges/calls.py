@@ -88,6 +88,8 @@ class _OpenChains:
     def find(self, exchange: Exchange) -> _Chain | None:
         """The chain that the exchange goes on with: the one that waits longest."""
         fitting: list[_Chain] = []
+        if not self._by_key:
+            return None
         for key in self._keys(exchange):
             chains = self._by_key.get(key)
             if chains:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.table import NO_OFFSETS, SETUP, Exchange, Outcome, Protocol
+from pcapdiag.exchanges.table import NO_OFFSETS, Exchange, Outcome, Protocol
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Draft:
     @property
     def is_setup(self) -> bool:
         """A lookup, connect or handshake."""
-        return self.protocol in SETUP
+        return self.protocol is Protocol.CONNECT or self.protocol is Protocol.TLS_HANDSHAKE or self.protocol is Protocol.DNS
 
     @property
     def client_fd(self) -> int:
@@ -127,12 +127,12 @@ class Draft:
             status=self.status,
             outcome=self.outcome,
             aborted_by=self.aborted_by,
-            setup=tuple(sorted(phase.id for phase in self.setup)),
+            setup=tuple(sorted(phase.id for phase in self.setup)) if self.setup else (),
             messages=_offsets(self.messages),
             deadline_ns=self.deadline_ns,
             attempt=self.attempt,
-            request_len=sum(stop - start for start, stop in self.request),
-            response_len=sum(stop - start for start, stop in self.response),
+            request_len=total_len(self.request),
+            response_len=total_len(self.response),
             tries=self.tries,
             frames=self.frames,
             facts=self.facts,
@@ -141,6 +141,13 @@ class Draft:
 
 def _offsets(messages: list[int]) -> I64:
     return np.asarray(messages, np.int64) if messages else NO_OFFSETS
+
+
+def total_len(spans: list[Span]) -> int:
+    """Bytes in all spans."""
+    if len(spans) == 1:
+        return spans[0][1] - spans[0][0]
+    return sum(stop - start for start, stop in spans)
 
 
 def add_span(spans: list[Span], start: int, stop: int) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 UNKNOWN_NAME: Final = "(request not captured)"
 """Name of an exchange whose request was not captured."""
 
-_OF_REQUEST: Final = ("expect", "upgrade", "traceparent", "idempotency-key", "x-request-id")
+_HOSTS: Final = frozenset({"host", ":authority"})
+_OF_REQUEST: Final = frozenset({"expect", "upgrade", "traceparent", "idempotency-key", "x-request-id"})
 _OF_RESPONSE: Final = frozenset(
     {
         "retry-after", "retry-after-ms", "x-should-retry", "content-type", "content-encoding", "via", "server", "location",
@@ -23,23 +24,23 @@ _OF_RESPONSE: Final = frozenset(
     }
 )  # fmt: skip
 _FAMILIES: Final = ("x-ratelimit-", "anthropic-ratelimit-")
-_ATTEMPTS: Final = ("x-stainless-retry-count", "grpc-previous-rpc-attempts")
+_ATTEMPTS: Final = frozenset({"x-stainless-retry-count", "grpc-previous-rpc-attempts"})
 
 
 def keep_request(draft: Draft, headers: Mapping[str, str]) -> None:
     """Notes what a request's header section says."""
     facts = draft.facts
-    if host := headers.get("host") or headers.get(":authority"):
-        facts["host"] = host
-    for name in _OF_REQUEST:
-        if name in headers:
+    for name in headers:
+        if name in _HOSTS:
+            facts["host"] = headers[name]
+        elif name in _OF_REQUEST:
             facts[name] = headers[name]
-    if "close" in headers.get("connection", "").lower():
-        facts["connection"] = "close"
-    if "grpc-timeout" in headers:
-        draft.deadline_ns = parse_timeout(headers["grpc-timeout"])
-    for name in _ATTEMPTS:
-        if (count := headers.get(name, "")).isdecimal() and len(count) < 9:
+        elif name == "connection":
+            if "close" in headers[name].lower():
+                facts[name] = "close"
+        elif name == "grpc-timeout":
+            draft.deadline_ns = parse_timeout(headers[name])
+        elif name in _ATTEMPTS and (count := headers[name]).isdecimal() and len(count) < 9:
             draft.attempt = int(count)
 
 
@@ -48,8 +49,8 @@ def keep_response(facts: Facts, headers: Mapping[str, str]) -> None:
     for name in headers:
         if name in _OF_RESPONSE or name.startswith(_FAMILIES):
             facts[name] = headers[name]
-    if "close" in headers.get("connection", "").lower():
-        facts["connection"] = "close"
+        elif name == "connection" and "close" in headers[name].lower():
+            facts[name] = "close"
 
 
 def outcome_of_http(status: int) -> Outcome:

@@ -26,9 +26,9 @@ def land(drafts: list[Draft], packets: Packets, tcp: TcpTables, streams: Streams
     """Sets the times, frames and outcomes of drafts whose bytes lie in TCP streams."""
     if not drafts:
         return
-    _time_requests(drafts, streams)
-    _time_responses(drafts, tcp, streams)
-    _cite(drafts, packets, tcp, streams)
+    frames = _Frames(packets, tcp, streams)
+    _time_requests([draft for draft in drafts if draft.request], streams, frames)
+    _time_responses([draft for draft in drafts if draft.response], tcp, streams, frames)
     closings, one_way = _closings(tcp.flows), tcp.flows.one_way.tolist()
     clipped_ns = int(packets.ts_ns.max())
     cuts_ns = _cut_times(drafts, streams)
@@ -36,25 +36,27 @@ def land(drafts: list[Draft], packets: Packets, tcp: TcpTables, streams: Streams
         _end(draft, cuts_ns.get(draft, []), closings[draft.flow], clipped_ns, both_ways=not one_way[draft.flow])
 
 
-def _time_requests(drafts: list[Draft], streams: Streams) -> None:
-    asked = [draft for draft in drafts if draft.request]
+def _time_requests(asked: list[Draft], streams: Streams, frames: _Frames) -> None:
     fd = np.asarray([draft.client_fd for draft in asked], np.int64)
     first = np.asarray([draft.request[0][0] for draft in asked], np.int64)
     last = np.asarray([draft.request[-1][1] - 1 for draft in asked], np.int64)
     columns = (_seen(streams, fd, first), _seen(streams, fd, last), streams.in_order(fd, last), streams.acked(fd, last))
-    for draft, begin_ns, end_ns, in_order_ns, acked_ns in zip(asked, *(column.tolist() for column in columns), strict=True):
+    times = zip(*(column.tolist() for column in columns), frames.at(fd, first), frames.at(fd, last), strict=True)
+    for draft, (begin_ns, end_ns, in_order_ns, acked_ns, *cited) in zip(asked, times, strict=True):
+        draft.frames = _landmarks(*cited)
         draft.start_ns = draft.request_start_ns = begin_ns
         draft.request_end_ns, draft.request_in_order_ns, draft.request_acked_ns = end_ns, in_order_ns, acked_ns
 
 
-def _time_responses(drafts: list[Draft], tcp: TcpTables, streams: Streams) -> None:
-    answered = [draft for draft in drafts if draft.response]
+def _time_responses(answered: list[Draft], tcp: TcpTables, streams: Streams, frames: _Frames) -> None:
     fd = np.asarray([draft.server_fd for draft in answered], np.int64)
     first = np.asarray([draft.response[0][0] for draft in answered], np.int64)
     last = np.asarray([draft.response[-1][1] - 1 for draft in answered], np.int64)
     ends = _behind_losses(streams.in_order(fd, last), fd, last, tcp)
     columns = (streams.in_order(fd, first), ends, _seen(streams, fd, first), streams.acked(fd, last))
-    for draft, first_ns, last_ns, seen_ns, acked_ns in zip(answered, *(column.tolist() for column in columns), strict=True):
+    times = zip(*(column.tolist() for column in columns), frames.at(fd, first), frames.at(fd, last), strict=True)
+    for draft, (first_ns, last_ns, seen_ns, acked_ns, *cited) in zip(answered, times, strict=True):
+        draft.frames = _landmarks(*draft.frames, *cited)
         draft.first_byte_ns, draft.response_acked_ns = first_ns, acked_ns
         if draft.ending is not Ending.GIVEN:
             draft.end_ns = last_ns
@@ -94,25 +96,23 @@ def _behind_losses(end_ns: I64, fd: I64, last: I64, tcp: TcpTables) -> I64:
     return np.where(hit, np.maximum(end_ns, through[before]), end_ns)
 
 
-def _cite(drafts: list[Draft], packets: Packets, tcp: TcpTables, streams: Streams) -> None:
-    """Looks up which frames carried the first and last bytes of requests and responses."""
-    places = [
-        place
-        for draft in drafts
-        for fd, spans in ((draft.client_fd, draft.request), (draft.server_fd, draft.response))
-        if spans
-        for place in ((fd, spans[0][0]), (fd, spans[-1][1] - 1))
-    ]
-    if not places:
-        return
-    fd, offset = (np.asarray(column, np.int64) for column in zip(*places, strict=True))
-    segment = streams.segment_of(fd, offset)
-    row = tcp.segments.row[segment]  # of segment -1, which is left out below, any
-    frames = zip(segment.tolist(), packets.capture[row].tolist(), packets.frame[row].tolist(), strict=True)
-    for draft in drafts:
-        count = 2 * (bool(draft.request) + bool(draft.response))
-        found = [(capture, frame) for _, (at, capture, frame) in zip(range(count), frames, strict=False) if at >= 0]
-        draft.frames = (*dict.fromkeys(found),)
+class _Frames:
+    """Which frames carried bytes first."""
+
+    def __init__(self, packets: Packets, tcp: TcpTables, streams: Streams) -> None:
+        self._packets, self._row, self._streams = packets, tcp.segments.row, streams
+
+    def at(self, fd: I64, offset: I64) -> list[tuple[int, int]]:
+        """(capture, frame) of the byte at each offset; (-1, -1) where none was captured."""
+        segment = self._streams.segment_of(fd, offset)
+        row = self._row[np.maximum(segment, 0)]
+        capture = np.where(segment < 0, -1, self._packets.capture[row].astype(np.int64))
+        return list(zip(capture.tolist(), np.where(segment < 0, -1, self._packets.frame[row]).tolist(), strict=True))
+
+
+def _landmarks(*frames: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Frames that exist, each once."""
+    return tuple(dict.fromkeys(frame for frame in frames if frame[0] >= 0))
 
 
 class _Closing(NamedTuple):

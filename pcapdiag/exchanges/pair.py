@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ from pcapdiag.exchanges.table import Exchanges
 from pcapdiag.exchanges.turns import pair_turns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pcapdiag.flows.table import TcpTables
     from pcapdiag.losses import Losses
     from pcapdiag.packets.table import Packets
@@ -33,6 +37,23 @@ class Paired:
 
 def pair_exchanges(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses) -> Paired:
     """All exchanges: requests with responses, lookups, connects and handshakes; and the log of HTTP/2 connections."""
+    with _collector_paused():
+        return _pair(packets, tcp, streams, losses)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keeps the cycle collector from walking millions of live events and drafts over and over."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses) -> Paired:
     readings = read_flows(tcp, streams, losses)
     in_streams = readings.drafts + pair_tls(readings.tls, tcp, streams) + pair_turns(tcp, readings.unknown)
     land(in_streams, packets, tcp, streams)

@@ -78,6 +78,8 @@ class Http1Pairing:
     _client_tunnel_at: int | None = None
     _server_tunnel_at: int | None = None
     _damaged: bool = False
+    _interim_at: int | None = None
+    """Where the first 1xx response to the request under way begins."""
 
     def pair(self, client: Tape, server: Tape, streams: Streams, *, whole: bool, closed: bool) -> Paired1:
         """All exchanges of the connection.
@@ -98,59 +100,70 @@ class Http1Pairing:
         return Paired1(drafts, self._tunnel(client, server))
 
     def _read_requests(self, tape: Tape, reader: Http1Reader) -> None:
-        draft: Draft | None = None
-        for event in (*tape.play(reader), *reader.finish(closed=False)):
-            match event:
-                case RequestStarted(at, end, method, target):
-                    draft = Draft(self.flow, Protocol.HTTP1, f"{method} {target}", request=[(at, end)])
-                    keep_request(draft, event.headers)
-                    self._requests.append(_Request(draft, event))
-                    if "expect" in event.headers:
-                        draft.facts["body_at"] = end
-                case BodyReceived(_, end) | MessageEnded(_, end) if draft is not None:
-                    draft.request[0] = draft.request[0][0], max(end, draft.request[0][1])
-                case TunnelStarted(at):
-                    self._client_tunnel_at, draft = at, None
-                case Fault() | BytesUnread():
-                    self._note_damage(tape, event)
+        for event in tape.play(reader):
+            self._take_of_client(tape, event)
+        for event in reader.finish(closed=False):
+            self._take_of_client(tape, event)
+
+    def _take_of_client(self, tape: Tape, event: Event) -> None:
+        if isinstance(event, RequestStarted):
+            draft = Draft(self.flow, Protocol.HTTP1, f"{event.method} {event.target}", request=[(event.at, event.end)])
+            keep_request(draft, event.headers)
+            self._requests.append(_Request(draft, event))
+            if "expect" in draft.facts:
+                draft.facts["body_at"] = event.end
+        elif isinstance(event, BodyReceived | MessageEnded):
+            if self._requests and self._client_tunnel_at is None:
+                spans = self._requests[-1].draft.request
+                spans[0] = spans[0][0], max(event.end, spans[0][1])
+        elif isinstance(event, TunnelStarted):
+            self._client_tunnel_at = event.at
+        elif isinstance(event, Fault | BytesUnread):
+            self._note_damage(tape, event)
 
     def _read_responses(self, tape: Tape, reader: Http1Reader, *, closed: bool) -> None:
-        interim_at: int | None = None
         for event in tape.play(reader):
-            if isinstance(event, ResponseStarted) and event.status < 200 and event.status != 101:
-                interim_at = event.at if interim_at is None else interim_at
-            elif isinstance(event, ResponseStarted):
-                if self._responses and self._responses[-1].ending is Ending.OPEN:  # its end was not captured
-                    self._responses[-1].stop, self._responses[-1].ending = event.at, Ending.RESPONSE
-                self._responses.append(_Response(event, event.end, interim_at=interim_at))
-                interim_at = None
-            else:
-                self._read_on(tape, event, Ending.RESPONSE)
+            self._take_of_server(tape, event)
         for event in reader.finish(closed=closed):
-            self._read_on(tape, event, Ending.CLOSE)
+            self._take_of_server(tape, event)
+            if isinstance(event, MessageEnded) and event.at == tape.stop and self._responses:
+                self._responses[-1].ending = Ending.CLOSE
         if self._responses and self._responses[-1].lost and self._responses[-1].ending is Ending.OPEN:
             self._responses[-1].stop, self._responses[-1].ending = tape.stop, Ending.RESPONSE
 
-    def _read_on(self, tape: Tape, event: Event, ending: Ending) -> None:
-        """Takes what follows a response's header section."""
+    def _take_of_server(self, tape: Tape, event: Event) -> None:
+        if isinstance(event, ResponseStarted):
+            self._start_response(event)
+            return
         response = self._responses[-1] if self._responses and self._responses[-1].ending is Ending.OPEN else None
-        match event:
-            case BodyReceived(at, end) if response is not None:
-                response.stop = end
-                if is_event_stream(response.started.headers):
-                    if response.marks is None:
-                        response.marks = MessageMarks.of_sse(encoded="content-encoding" in response.started.headers)
-                    response.marks.read(tape, at, end)
-            case MessageEnded(at) if response is not None:
-                response.stop, response.ending = at, ending
-            case TunnelStarted(at):
-                self._server_tunnel_at = at
-                if response is not None:
-                    response.ending = Ending.RESPONSE
-            case Fault() | BytesUnread():
-                self._note_damage(tape, event)
-                if response is not None:
-                    response.lost = True
+        if isinstance(event, MessageEnded):
+            if response is not None:
+                response.stop, response.ending = event.at, Ending.RESPONSE
+        elif isinstance(event, BodyReceived):
+            if response is not None:
+                response.stop = event.end
+                if response.marks is not None:
+                    response.marks.read(tape, event.at, event.end)
+        elif isinstance(event, TunnelStarted):
+            self._server_tunnel_at = event.at
+            if response is not None:
+                response.ending = Ending.RESPONSE
+        elif isinstance(event, Fault | BytesUnread):
+            self._note_damage(tape, event)
+            if response is not None:
+                response.lost = True
+
+    def _start_response(self, event: ResponseStarted) -> None:
+        if event.status < 200 and event.status != 101:
+            self._interim_at = event.at if self._interim_at is None else self._interim_at
+            return
+        if self._responses and self._responses[-1].ending is Ending.OPEN:  # its end was not captured
+            self._responses[-1].stop, self._responses[-1].ending = event.at, Ending.RESPONSE
+        response = _Response(event, event.end, interim_at=self._interim_at)
+        if is_event_stream(event.headers):
+            response.marks = MessageMarks.of_sse(encoded="content-encoding" in event.headers)
+        self._responses.append(response)
+        self._interim_at = None
 
     def _note_damage(self, tape: Tape, event: Fault | BytesUnread) -> None:
         self._damaged = True
@@ -218,9 +231,8 @@ def _answer(draft: Draft, response: _Response) -> None:
         draft.facts["interim_at"] = response.interim_at
     if response.lost:
         draft.facts["unread"] = True
-    if is_event_stream(started.headers):
-        draft.protocol = Protocol.SSE
     if response.marks is not None:
+        draft.protocol = Protocol.SSE
         response.marks.conclude(draft)
 
 

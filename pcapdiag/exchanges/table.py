@@ -115,7 +115,7 @@ class Exchange:
     @property
     def is_setup(self) -> bool:
         """A lookup, connect or handshake."""
-        return self.protocol in SETUP
+        return self.protocol is Protocol.CONNECT or self.protocol is Protocol.TLS_HANDSHAKE or self.protocol is Protocol.DNS
 
     @property
     def is_stream(self) -> bool:

@@ -20,7 +20,7 @@ from pcapdiag.flows.segmented import concatenated_ranges, group_starts, partitio
 from pcapdiag.flows.sequence import Sequence, sequence_packets
 from pcapdiag.flows.summary import datagrams, flow_of_row, flow_table, one_way_flows, super_segments, vantage_of
 from pcapdiag.flows.table import Segments, TcpTables
-from pcapdiag.packets.table import RST, SYN, TCP, Packets
+from pcapdiag.packets.table import ACK, RST, SYN, TCP, Packets
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -159,7 +159,15 @@ class _Tcp:
             ts_ns=self.ts_ns, segment=self.order.astype(np.int64), entry_of_segment=entry_of_segment, payload_len=self.payload_len,
             has_ts=packets.has_ts[rows], ts_val=packets.ts_val[rows], ts_ecr=packets.ts_ecr[rows], ip_id=packets.ip_id[rows],
             id_gap=segments.id_gap[self.order].astype(np.int64), rtt_ns=self._round_trips(shakes, segments, rtt_ns),
+            refused_ns=self._refusals(packets),
         )  # fmt: skip
+
+    def _refusals(self, packets: Packets) -> I64:
+        """Per fd: the last RST without ACK that the other end sent; -1 for none."""
+        refused_ns = np.full(self.fd_count, -1, np.int64)
+        bare = (packets.flags[self.rows] & (RST | ACK)) == RST
+        np.maximum.at(refused_ns, self.fd[bare] ^ 1, self.ts_ns[bare])
+        return refused_ns
 
     def _round_trips(self, shakes: Handshakes, segments: Segments, rtt_ns: I64) -> I64:
         """The connection's whole round trip per fd: both halves of the handshake, else the least samples of both halves."""

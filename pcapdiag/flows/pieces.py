@@ -77,7 +77,7 @@ def find_gaps(pieces: Pieces, acks: Acks, sequence: Sequence, ts_ns: I64, one_wa
     before = np.where(first, np.where(synchronised, 0, pieces.start), before)
     at = np.flatnonzero((pieces.start > before) & ~one_way[pieces.fd // 2])
     fd, start, stop, segment = pieces.fd[at], before[at], pieces.start[at], pieces.segment[at]
-    tail = _unseen_tails(pieces, acks, one_way)
+    tail = _unseen_tails(pieces, acks, sequence, one_way)
     fd, start = np.concatenate([fd, tail[0]]), np.concatenate([start, tail[1]])
     stop, segment = np.concatenate([stop, tail[2]]), np.concatenate([segment, tail[3]])
     row = first_ack(acks, fd, stop - 1)
@@ -89,17 +89,18 @@ def find_gaps(pieces: Pieces, acks: Acks, sequence: Sequence, ts_ns: I64, one_wa
     return Gaps(fd=fd, start=start, stop=stop, start_ns=shown_ns, stop_ns=acked_ns, segment=segment)
 
 
-def _unseen_tails(pieces: Pieces, acks: Acks, one_way: Bools) -> tuple[I64, I64, I64, I64]:
-    """Bytes acknowledged above the last piece of an fd: (fd, start, stop, segment of the ACK).
+def _unseen_tails(pieces: Pieces, acks: Acks, sequence: Sequence, one_way: Bools) -> tuple[I64, I64, I64, I64]:
+    """Bytes acknowledged above the last piece of an fd, or above its SYN: (fd, start, stop, segment of the ACK).
 
     One byte above is the FIN, not data; a FIN is one byte at most.
     """
     empty = np.empty(0, np.int64)
-    if not len(acks) or not len(pieces):
+    if not len(acks):
         return empty, empty, empty, empty
     last_ack = np.flatnonzero(np.append(acks.fd[1:] != acks.fd[:-1], [True]))
-    last_piece = np.flatnonzero(np.append(pieces.fd[1:] != pieces.fd[:-1], [True]))
-    high = dict(zip(pieces.fd[last_piece].tolist(), pieces.stop[last_piece].tolist(), strict=True))
+    last_piece = np.flatnonzero(np.append(pieces.fd[1:] != pieces.fd[:-1], [True])[: len(pieces)])
+    high = dict.fromkeys(np.flatnonzero(sequence.synchronised).tolist(), 0)
+    high.update(zip(pieces.fd[last_piece].tolist(), pieces.stop[last_piece].tolist(), strict=True))
     rows = [
         (fd, high[fd], offset, segment)
         for fd, offset, segment in zip(

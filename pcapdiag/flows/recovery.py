@@ -14,6 +14,7 @@ import numpy as np
 
 from pcapdiag.columns import I64, NEVER, U16, U32, Bools
 from pcapdiag.flows.pieces import first_ack, key, time_of
+from pcapdiag.flows.segmented import LOWEST, last_index_where, running_max
 from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Acks, Gaps, Kind, Pieces, Recoveries, Repair, Sacked
 
@@ -43,6 +44,8 @@ class Entries:
     """-1: the direction does not number consecutively."""
     rtt_ns: I64
     """Per fd: the connection's round trip between both ends; -1 unknown."""
+    refused_ns: I64
+    """Per fd: when the other end last answered its data with a RST without ACK (RFC 9293 section 3.10.7.1); -1 never."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +75,7 @@ def find_recoveries(sequence: Sequence, entries: Entries, *, pieces: Pieces, ack
     _judge_resends(drafts, sequence, entries, sacked)
     drafts += _filled_holes(sequence, entries, gaps)
     drafts += _silent_tails(sequence, entries)
+    drafts += _announced(sequence, entries)
     drafts.sort(key=lambda draft: (draft.fd, int(entries.ts_ns[draft.first]), draft.start))
     return _table(drafts, entries)
 
@@ -129,9 +133,11 @@ def _needless(draft: _Draft, entries: Entries, sacked: Sacked, low: int, high: i
     resent_at = draft.resends[0]
     if draft.done_ns <= entries.ts_ns[resent_at]:
         return True
-    mine = sacked.duplicate[low:high] & (sacked.start[low:high] <= draft.start) & (sacked.stop[low:high] > draft.start)
-    if mine.any():
-        return len(draft.resends) == 1 or int(mine.sum()) >= len(draft.resends)
+    if draft.done_ns >= NEVER and entries.refused_ns[draft.fd] > entries.ts_ns[draft.first]:
+        return True  # they arrived, at a socket that was closed meanwhile
+    twice = sacked.duplicate[low:high] & (sacked.start[low:high] < draft.stop) & (sacked.ts_ns[low:high] >= entries.ts_ns[resent_at])
+    if int(twice.sum()) >= len(draft.resends):
+        return True
     if draft.done_segment < 0 or not entries.has_ts[resent_at]:
         return False
     echoed = _echo_of(entries, draft.done_segment)
@@ -243,6 +249,27 @@ def _silent_tails(sequence: Sequence, entries: Entries) -> list[_Draft]:
             )
         )  # fmt: skip
     return drafts
+
+
+def _announced(sequence: Sequence, entries: Entries) -> list[_Draft]:
+    """Bytes that a pure ACK or probe of their sender had counted as sent before they came: lost, and resent since."""
+    claims = (sequence.gap_len > 0) & np.isin(sequence.kind, (Kind.CONTROL, Kind.KEEP_ALIVE))
+    claimed = running_max(np.where(claims, sequence.seq, LOWEST), sequence.first)
+    late = (sequence.kind == Kind.NEW) & (entries.payload_len > 0) & (sequence.gap_len == 0) & (sequence.seq < claimed)
+    by_claim: dict[int, _Draft] = {}
+    claim = last_index_where(claims, sequence.first)
+    for entry in np.flatnonzero(late).tolist():
+        stop = min(int(sequence.seq[entry] + entries.payload_len[entry]), int(claimed[entry]))
+        draft = by_claim.get(int(claim[entry]))
+        if draft is None:
+            draft = by_claim[int(claim[entry])] = _Draft(
+                fd=int(sequence.fd[entry]), start=int(sequence.seq[entry]), stop=stop, at_sender=False, first=int(claim[entry]), resends=[],
+                repair=Repair.TIMEOUT, tail=True,
+            )  # fmt: skip
+        draft.stop = stop
+        draft.resends.append(entry)
+        draft.done_ns, draft.done_segment = int(entries.ts_ns[entry]), int(entries.segment[entry])
+    return list(by_claim.values())
 
 
 def _table(drafts: list[_Draft], entries: Entries) -> Recoveries:

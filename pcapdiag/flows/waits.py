@@ -32,8 +32,8 @@ def wait_of(tcp: TcpTables, trips: RoundTrips, row: int) -> Wait:
     """The wait of one row of Recoveries.
 
     Where the tap saw the bytes leave, they were due half a round trip later, and came half a round trip before their
-    ACK did. Where it saw a hole, the wait began when later bytes arrived: before that, time was normal flight. A tail leaves no hole: its wait
-    began when the sender last was heard, or later.
+    ACK did. Where it saw a hole, the wait began when later bytes arrived: before that, time was normal flight. A tail leaves no hole: its
+    wait began when the sender last was heard, or later.
     """
     recoveries = tcp.recoveries
     flow, direction = divmod(int(recoveries.fd[row]), 2)
