@@ -120,12 +120,9 @@ class CaptureReader:
         try:
             at_end = False
             while not at_end and records.broken is None:
-                window = np.empty(len(rest) + self._batch_bytes, np.uint8)
-                window[: len(rest)] = rest
-                filled = len(rest) + source.read_into(window.data[len(rest) :])
-                at_end = filled < len(window)
-                frames, used = records.read(window[:filled])
-                rest = window[used:filled]
+                window, at_end = source.window(rest, self._batch_bytes)
+                frames, used = records.read(window)
+                rest = window[used:]
                 offset += used
                 del window
                 if frames is not None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
+import stat
 import sys
 import threading
 import zlib
 from pathlib import Path
 from typing import IO, Final
 
+import numpy as np
+
+from pcapdiag.columns import U8
 from pcapdiag.errors import CaptureError
 
 GZIP_MAGIC: Final = b"\x1f\x8b\x08"
@@ -20,6 +25,8 @@ _PACKED_LEN: Final = 1 << 16
 """Compressed bytes unpacked at a time: what is unpacked again, byte by byte, where a stream turns out corrupt."""
 _DRAIN_LEN: Final = 1 << 18
 _THREAD_FROM_LEN: Final = 1 << 20
+_MAP_FROM_LEN: Final = 16 << 20
+"""A file this large is mapped instead of copied: packets are read where they lie, and their pages are given back."""
 
 
 class _Digest:
@@ -74,6 +81,16 @@ class _Raw:
         self.digest.update(view[:filled])
         self.size_bytes += filled
         return filled
+
+    def map(self) -> mmap.mmap | None:
+        """All of a large regular file, read-only; None for small files, pipes, and where mapping does not work."""
+        if self._path == "-":
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            about = Path(self._path).stat()
+            if stat.S_ISREG(about.st_mode) and about.st_size >= _MAP_FROM_LEN:
+                return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        return None
 
     def close(self) -> None:
         """Closes what was opened; standard input stays open."""
@@ -191,9 +208,23 @@ class Source:
             self._raw.close()
             raise
 
-    def read_into(self, view: memoryview) -> int:
-        """Fills `view` with the next uncompressed bytes; fewer than it holds mean the end. It must not change afterwards."""
-        return self._bytes.read_into(view)
+        self._map = None if self.compression else self._raw.map()
+
+    def window(self, rest: U8, most: int) -> tuple[U8, bool]:
+        """`rest` (what the window before left over) and up to `most` bytes behind it, and whether the input ends there."""
+        if self._map is None:
+            window = np.empty(len(rest) + most, np.uint8)
+            window[: len(rest)] = rest
+            filled = len(rest) + self._bytes.read_into(window.data[len(rest) :])
+            return window[:filled], filled < len(window)
+        begin, end = self._raw.size_bytes - len(rest), min(self._raw.size_bytes + most, len(self._map))
+        done = begin // mmap.PAGESIZE * mmap.PAGESIZE
+        if done:
+            self._map.madvise(mmap.MADV_DONTNEED, 0, done)
+        window = np.frombuffer(self._map, np.uint8, end - begin, begin)
+        self._raw.digest.update(window.data[len(rest) :])
+        self._raw.size_bytes = end
+        return window, end == len(self._map)
 
     @property
     def broken(self) -> str | None:
@@ -202,8 +233,10 @@ class Source:
 
     def finish(self) -> tuple[str, int]:
         """Reads what is left of the file; gives the SHA-256 and the size of all of it."""
+        while self._map is not None and self._raw.size_bytes < len(self._map):
+            self.window(np.empty(0, np.uint8), _MAP_FROM_LEN)
         buffer = memoryview(bytearray(_DRAIN_LEN))
-        while self._raw.read_into(buffer) == len(buffer):
+        while self._map is None and self._raw.read_into(buffer) == len(buffer):
             pass
         return self._raw.digest.hexdigest(), self._raw.size_bytes
 
