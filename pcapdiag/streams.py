@@ -12,7 +12,7 @@ import numpy as np
 from pcapdiag.columns import I64, NEVER, Bools, Rows
 from pcapdiag.flows.pieces import first_ack, key, time_of
 from pcapdiag.flows.table import Acks, Gaps, Pieces, Sacked, Segments, TcpTables
-from pcapdiag.packets.table import Packets
+from pcapdiag.packets.table import SYN, Packets
 
 Spans = tuple[tuple[int, int], ...]
 """Disjoint ascending [start, stop) stream offsets."""
@@ -56,8 +56,9 @@ class Streams:
         if low == high:
             return []
         starts, stops = self._pieces.start[low:high].tolist(), self._pieces.stop[low:high].tolist()
-        rows = self._segments.row[self._pieces.segment[low:high]]
-        skipped = self._pieces.start[low:high] - self._segments.seq[self._pieces.segment[low:high]]
+        carrier = self._pieces.segment[low:high]
+        rows = self._segments.row[carrier]
+        skipped = self._pieces.start[low:high] - self._segments.seq[carrier] - ((self._segments.flags[carrier] & SYN) > 0)
         at = (self._packets.payload_at[rows] + skipped).tolist()
         captured = (self._packets.payload_captured[rows] - skipped).tolist()
         runs: list[Run] = []

@@ -1,7 +1,7 @@
 """h2-flow-control-stall: an HTTP/2 receiver gave no credit, so the sender had to keep its bytes.
 
 ## What it does
-It keeps the books of RFC 9113 section 5.2: the connection's window (65,535 bytes and its WINDOW_UPDATEs, less all DATA)
+It keeps the windows of RFC 9113 section 5.2: the connection's window (65,535 bytes and its WINDOW_UPDATEs, less all DATA)
 and each stream's (SETTINGS_INITIAL_WINDOW_SIZE, also when changed later, and its WINDOW_UPDATEs, less its DATA, padding
 included). A stall is a pause on an unfinished stream, longer than max(2 round trips, 200 ms), that begins when a window
 holds less than the next DATA frame needs and ends because credit comes: the DATA follows a round trip later. The
@@ -27,8 +27,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcapdiag.columns import I64, NEVER, Rows
+from pcapdiag.columns import NEVER, Rows
 from pcapdiag.exchanges.h2log import H2Kind, H2Log
+from pcapdiag.exchanges.h2windows import Windows
+from pcapdiag.exchanges.table import Exchange
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.stalls.evidence import frames_of
@@ -42,8 +44,6 @@ LIMITS = Limits(
     round_trips=Limit(2, "", "stall trigger: max(2 SRTT, 200 ms); a window-limited download pauses for one round trip"),
     prompt=Limit(50, "ms", "a sender with bytes in hand uses new credit a round trip and one scheduling delay later"),
 )
-DEFAULT_WINDOW = 65_535
-"""RFC 9113 section 6.9.2: of the connection, and of streams without a SETTINGS_INITIAL_WINDOW_SIZE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,95 +60,81 @@ class Facts:
     """Credit came as soon as the bytes had arrived: the path's length, not the reader, made the pause."""
 
 
-class _Books:
-    """Both windows of one direction of one connection at any row of its log; rows are in the order of time."""
-
-    def __init__(self, log: H2Log, fd: int) -> None:
-        self.size = len(log)
-        sent, given = (log.fd == fd) & (log.kind == H2Kind.DATA), (log.fd == fd ^ 1) & (log.kind == H2Kind.WINDOW_UPDATE)
-        change = np.where(sent, -log.value, np.where(given, log.value, 0))
-        self._connection = DEFAULT_WINDOW + np.concatenate([[0], np.cumsum(np.where(sent | (log.stream_id == 0), change, 0))])
-        moved = np.flatnonzero((sent | given) & (log.stream_id > 0))
-        moved = moved[np.argsort(log.stream_id[moved], kind="stable")]
-        self._key = log.stream_id[moved] * self.size + moved
-        self._sum = np.concatenate([[0], np.cumsum(change[moved])])
-        settings = (log.fd == fd ^ 1) & (log.kind == H2Kind.SETTINGS_INITIAL_WINDOW)
-        self._settings = np.flatnonzero(settings)
-        self._initial = np.concatenate([[DEFAULT_WINDOW], log.value[settings]])
-        self.credit = np.flatnonzero(given | settings)
-        """Rows that may raise a window."""
-
-    def connection(self, rows: Rows) -> I64:
-        """The connection's window just before each row."""
-        return self._connection[rows]
-
-    def stream(self, streams: I64, rows: Rows) -> I64:
-        """A stream's window just before each row."""
-        low = np.searchsorted(self._key, streams * self.size)
-        high = np.searchsorted(self._key, streams * self.size + rows)
-        initial = self._initial[np.searchsorted(self._settings, rows)]
-        window: I64 = initial + self._sum[high] - self._sum[low]
-        return window
-
-
 @dataclass(frozen=True, slots=True)
 class _Pause:
     """Rows of a connection's log."""
 
     fd: int
+    stream: int
     last: int
     """DATA (or HEADERS) behind which the stream could send no more."""
     credit: int
+    """-1: none came."""
     resumed: int
+    """-1: the stream did not go on."""
     level: str
     left: int
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per pause and stream that waited for credit."""
-    exchanges = {(exchange.flow, exchange.h2_stream): exchange.id for exchange in trace.exchanges if exchange.h2_stream}
+    exchanges = {(exchange.flow, exchange.h2_stream): exchange for exchange in trace.exchanges if exchange.h2_stream}
     trips = RoundTrips(trace.tcp)
-    for flow in np.unique(trace.h2.flow[trace.h2.kind == H2Kind.WINDOW_UPDATE]).tolist():
+    for flow in np.unique(trace.h2.flow[trace.h2.kind == H2Kind.DATA]).tolist():
         log = trace.h2.of_flow(flow)
         log = log.take(log.in_order_ns < NEVER)
+        trigger = max(limits.ns("least_pause"), round(limits.round_trips * max(trips.whole_ns(flow), 0)))
         for fd in (2 * flow, 2 * flow + 1):
-            for pause in _pauses(trace, log, fd, trips, limits):
-                exchange = exchanges.get((flow, int(log.stream_id[pause.resumed])))
-                if exchange is not None:
-                    yield _sign(trace, log, pause, exchange, trips, limits)
+            frames = np.flatnonzero((log.fd == fd) & ((log.kind == H2Kind.DATA) | (log.kind == H2Kind.HEADERS)))
+            frames = frames[np.argsort(log.stream_id[frames], kind="stable")]
+            for pause in (*_pauses(trace, log, fd, frames, trips, limits, trigger), *_unended(trace, log, fd, frames)):
+                exchange = exchanges.get((flow, pause.stream))
+                if exchange is not None and (sign := _sign(trace, log, pause, exchange, trips, limits)).end_ns - sign.start_ns >= trigger:
+                    yield sign
 
 
-def _pauses(trace: Trace, log: H2Log, fd: int, trips: RoundTrips, limits: Limits) -> Iterator[_Pause]:
-    """Pauses of streams of one direction that credit ended."""
-    body = (log.kind == H2Kind.DATA) & (log.value > 0)
-    frames = np.flatnonzero((log.fd == fd) & (body | (log.kind == H2Kind.HEADERS)))
-    frames = frames[np.argsort(log.stream_id[frames], kind="stable")]
+def _pauses(trace: Trace, log: H2Log, fd: int, frames: Rows, trips: RoundTrips, limits: Limits, trigger: int) -> Iterator[_Pause]:
+    """Pauses that credit ended, of the streams of one direction; `frames`: its DATA and HEADERS by stream, then time."""
     last, then = frames[:-1], frames[1:]
-    trigger = max(limits.ns("least_pause"), round(limits.round_trips * max(trips.whole_ns(fd >> 1), 0)))
     long = log.in_order_ns[then] - log.in_order_ns[last] >= trigger
-    paused = np.flatnonzero((log.stream_id[last] == log.stream_id[then]) & body[then] & long)
+    body = (log.kind[then] == H2Kind.DATA) & (log.value[then] > 0)
+    paused = np.flatnonzero((log.stream_id[last] == log.stream_id[then]) & body & long)
     if not len(paused):
         return
-    books = _Books(log, fd)
+    windows = Windows(log, fd)
     known = _whole(trace, log, fd)
     reach = limits.ns("prompt") + _trip_to_sender(trips, fd)
     for before, after in zip(last[paused].tolist(), then[paused].tolist(), strict=True):
-        near = books.credit[slice(*np.searchsorted(books.credit, [before, after]))]
+        near = windows.credit[slice(*np.searchsorted(windows.credit, [before, after]))]
         stream = int(log.stream_id[after])
         near = near[np.isin(log.stream_id[near], (0, stream)) & (log.in_order_ns[near] >= log.in_order_ns[after] - reach)]
         if not len(near):
             continue
         if not known:
             if not _asked_again(log, fd, stream, int(near[0]), after):
-                yield _Pause(fd, before, int(near[0]), after, "unknown", 0)
+                yield _Pause(fd, stream, before, int(near[0]), after, "unknown", 0)
             continue
-        yield from _judged(log, fd, books, before, near, after, trigger)
+        yield from _judged(log, fd, windows, before, near, after)
 
 
-def _judged(log: H2Log, fd: int, books: _Books, before: int, near: Rows, after: int, trigger: int) -> Iterator[_Pause]:
+def _unended(trace: Trace, log: H2Log, fd: int, frames: Rows) -> Iterator[_Pause]:
+    """Streams that were never ended and whose window is empty to the last."""
+    group = log.stream_id[frames]
+    final = frames[np.append(group[1:] != group[:-1], [True])] if len(frames) else frames
+    final = final[~log.end_stream[final] & (log.kind[final] == H2Kind.DATA)]
+    if not len(final) or not _whole(trace, log, fd):
+        return
+    windows = Windows(log, fd)
+    end = np.full(len(final), len(log))
+    own, shared = windows.stream(log.stream_id[final], end), windows.connection(end)
+    for at in np.flatnonzero(np.minimum(own, shared) <= 0).tolist():
+        yield _Pause(fd, int(log.stream_id[final[at]]), int(final[at]), -1, -1, "stream" if own[at] <= shared[at] else "connection", 0)
+
+
+def _judged(log: H2Log, fd: int, windows: Windows, before: int, near: Rows, after: int) -> Iterator[_Pause]:
     """The pause from `before` to `after`, if a window was too small for the next frame until one of the `near` rows."""
     stream, wanted = log.stream_id[after], int(log.value[after])
-    own, shared = books.stream(stream, near), books.connection(near)
+    own, shared = windows.stream(stream, near), windows.connection(near)
     short = np.flatnonzero(np.minimum(own, shared) < wanted)
     if not len(short):
         return
@@ -156,11 +142,10 @@ def _judged(log: H2Log, fd: int, books: _Books, before: int, near: Rows, after: 
     credit = int(near[at])
     # Others may have emptied the connection's window later than this stream fell silent.
     rows = np.arange(before + 1, credit + 1)
-    enough = np.flatnonzero(np.minimum(books.stream(stream, rows), books.connection(rows)) >= wanted)
+    enough = np.flatnonzero(np.minimum(windows.stream(stream, rows), windows.connection(rows)) >= wanted)
     since = int(rows[enough[-1]]) if len(enough) else before
-    if log.in_order_ns[credit] - log.in_order_ns[since] >= trigger // 2:
-        level = "stream" if own[at] <= shared[at] else "connection"
-        yield _Pause(fd, since, credit, after, level, max(int(min(own[at], shared[at])), 0))
+    level = "stream" if own[at] <= shared[at] else "connection"
+    yield _Pause(fd, int(stream), since, credit, after, level, max(int(min(own[at], shared[at])), 0))
 
 
 def _whole(trace: Trace, log: H2Log, fd: int) -> bool:
@@ -182,33 +167,43 @@ def _trip_to_sender(trips: RoundTrips, fd: int) -> int:
     return max(half.floor_ns(), 0)
 
 
-def _sign(trace: Trace, log: H2Log, pause: _Pause, exchange: int, trips: RoundTrips, limits: Limits) -> Sign:
-    start, opened, resumed = (int(log.in_order_ns[row]) for row in (pause.last, pause.credit, pause.resumed))
+def _sign(trace: Trace, log: H2Log, pause: _Pause, exchange: Exchange, trips: RoundTrips, limits: Limits) -> Sign:
+    start, ended = int(log.in_order_ns[pause.last]), pause.credit >= 0
+    opened, resumed = (int(log.in_order_ns[row]) if ended else exchange.end_ns for row in (pause.credit, pause.resumed))
     flow = pause.fd >> 1
     receiver = trips.near(flow) if pause.fd & 1 else trips.far(flow)
-    where = "the connection" if log.stream_id[pause.credit] == 0 else f"stream {log.stream_id[pause.credit]}"
-    change = "WINDOW_UPDATE" if log.kind[pause.credit] == H2Kind.WINDOW_UPDATE else "SETTINGS_INITIAL_WINDOW_SIZE"
     left = "" if pause.level == "unknown" else f"; {pause.left} bytes of the {pause.level}'s window are left"
     frames = frames_of(trace, (
         (int(log.segment[pause.last]), f"last frame before the pause{left}"),
-        (int(log.segment[pause.credit]), f"{change} {log.value[pause.credit]} for {where}"),
-        (int(log.segment[pause.resumed]), f"stream {log.stream_id[pause.resumed]} goes on"),
+        (int(log.segment[pause.credit]) if ended else -1, _credit_note(log, pause.credit)),
+        (int(log.segment[pause.resumed]) if ended else -1, f"stream {pause.stream} goes on"),
     ))  # fmt: skip
     return Sign(
-        label=LABEL, scope=OfExchange(exchange), start_ns=start, end_ns=min(resumed, opened + _trip_to_sender(trips, pause.fd)),
-        confidence=_confidence(trace, pause), frames=frames,
+        label=LABEL, scope=OfExchange(exchange.id), start_ns=start, end_ns=min(resumed, opened + _trip_to_sender(trips, pause.fd)),
+        confidence=_confidence(trace, pause), frames=frames, at_least=not ended,
         facts=Facts(
             receiver=1 - (pause.fd & 1), level=pause.level, left=pause.left,
-            at_once=opened - start <= max(receiver.at(start), 0) + limits.ns("prompt"),
+            at_once=ended and opened - start <= max(receiver.at(start), 0) + limits.ns("prompt"),
         ),
     )  # fmt: skip
+
+
+def _credit_note(log: H2Log, row: int) -> str:
+    where = f"stream {log.stream_id[row]}" if log.stream_id[row] else "the connection"
+    if log.kind[row] == H2Kind.SETTINGS_INITIAL_WINDOW:
+        return f"SETTINGS_INITIAL_WINDOW_SIZE {log.value[row]}"
+    return f"WINDOW_UPDATE {log.value[row]} for {where}"
 
 
 def _confidence(trace: Trace, pause: _Pause) -> Confidence:
     if pause.level == "unknown":
         return Confidence(0.3, ("pause, credit, DATA; the windows before the capture began, or in its gaps, are unknown",))
-    exact = pause.left == 0
-    sure = Confidence(0.95 if exact else 0.8, (f"{pause.level} window {'empty' if exact else 'below the next frame'}, full history",))
+    if pause.credit < 0:
+        sure = Confidence(0.8, (f"{pause.level} window empty to the end, full history",))
+    elif pause.left:
+        sure = Confidence(0.8, (f"{pause.level} window below the next frame, full history",))
+    else:
+        sure = Confidence(0.95, (f"{pause.level} window empty, full history",))
     return sure.capped(0.4, "one direction captured") if trace.flows.one_way[pause.fd >> 1] else sure
 
 
@@ -224,7 +219,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         yield share.concluded(
             LABEL.code,
             summary=f"The {role} {host} gave no HTTP/2 credit on {window}: {count} {'request' if count == 1 else 'requests'} stood still "
-            f"for {share.stall_ns / 1e9:.2f} s, until a WINDOW_UPDATE came",
+            f"for {share.stall_ns / 1e9:.2f} s{'' if share.at_least else ', until credit came'}",
             contrast="a slow producer would have had credit and sent nothing; here the next DATA followed the WINDOW_UPDATE at once",
             details={
                 "variant": "latency-bound" if all(fact.at_once for fact in facts) else "consumer-bound", "level": worst.level,

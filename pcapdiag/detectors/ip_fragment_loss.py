@@ -151,8 +151,8 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         of = f" of {worst.total_len}" if worst.total_len >= 0 else ""
         yield share.concluded(
             LABEL.code,
-            summary=f"{len(facts)} answers from {share.server} to {share.client} arrived in part (one with {worst.received_len}{of} bytes) "
-            f"and had to be asked for again: {share.stall_ns / 1e9:.2f} s lost",
+            summary=f"{len(facts)} {'answer' if len(facts) == 1 else 'answers'} from {share.server} to {share.client} arrived in part "
+            f"(one with {worst.received_len}{of} bytes) and had to be asked for again: {share.stall_ns / 1e9:.2f} s lost",
             contrast="a slow or silent server would have sent no fragment at all; here some fragments of the answer did arrive",
             details={"datagrams": len(facts), "received_len": worst.received_len, "total_len": worst.total_len},
         )  # fmt: skip

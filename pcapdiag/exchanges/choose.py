@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pcapdiag.flows.table import TcpTables
     from pcapdiag.losses import Losses
     from pcapdiag.streams import Streams
+
+_TUNNELS: Final = 4
+"""Tunnels within tunnels that are read."""
 
 
 @dataclass(slots=True, eq=False)
@@ -72,24 +75,26 @@ class Chooser:
             if flows.one_way[flow]:
                 _expect_no_answers(self.readings.drafts[known:])
 
-    def _read_as(self, application: Application, flow: int, client: Tape, server: Tape, *, whole: bool) -> None:
+    def _read_as(self, application: Application, flow: int, client: Tape, server: Tape, *, whole: bool, depth: int = 0) -> None:
         flows = self.tcp.flows
         capture = int(flows.capture[flow])
         closed = bool(flows.server_fin_ns[flow] != NEVER and flows.rst_ns[flow] == NEVER)
         if application is Application.HTTP1:
             ended = bool(flows.server_fin_ns[flow] < flows.rst_ns[flow])
-            drafts, tunnel = Http1Pairing(flow, self.losses, capture).pair(client, server, self.streams, whole=whole, closed=ended)
+            server_from = 0 if flows.syn_ack_ns[flow] != NEVER and not depth else server.start
+            pairing = Http1Pairing(flow, self.losses, capture)
+            drafts, tunnel = pairing.pair(client, server, self.streams, whole=whole, closed=ended, server_from=server_from)
             self.readings.drafts += drafts
-            if tunnel is not None and tunnel.draft.protocol is not Protocol.WEBSOCKET:
-                self._read_tunnel(flow, tunnel, client.behind(tunnel.client_at), server.behind(tunnel.server_at))
+            if tunnel is not None and tunnel.draft.protocol is not Protocol.WEBSOCKET and depth < _TUNNELS:
+                self._read_tunnel(flow, tunnel, client.behind(tunnel.client_at), server.behind(tunnel.server_at), depth + 1)
         elif application is Application.HTTP2:
-            pairing2 = H2Pairing(flow, whole, self.losses, capture, self.readings.h2_rows)
-            self.readings.drafts += pairing2.pair(client, server, closed=closed)
+            frames = H2Pairing(flow, whole, self.losses, capture, self.readings.h2_rows)
+            self.readings.drafts += frames.pair(client, server, closed=closed)
         elif application is Application.TLS:
             talks = [Talk.read(tape, synced=whole, losses=self.losses, capture=capture) for tape in (client, server)]
             self.readings.tls.append(TlsPairing(flow, *talks))
 
-    def _read_tunnel(self, flow: int, tunnel: Tunnel, client: Tape, server: Tape) -> None:
+    def _read_tunnel(self, flow: int, tunnel: Tunnel, client: Tape, server: Tape, depth: int) -> None:
         """Reads what a connection carries behind CONNECT (RFC 9110 section 9.3.6) or an upgrade to HTTP/2."""
         application = guess(client.head(LOOK_LEN), server.head(LOOK_LEN))
         if tunnel.draft.status == "101" and application is Application.HTTP2:
@@ -99,7 +104,7 @@ class Chooser:
             pairing.adopt(tunnel.draft)
             self.readings.drafts += [draft for draft in pairing.pair(client, server, closed=False) if draft is not tunnel.draft]
         elif application is not Application.UNKNOWN:
-            self._read_as(application, flow, client, server, whole=True)
+            self._read_as(application, flow, client, server, whole=True, depth=depth)
 
 
 def _expect_no_answers(drafts: list[Draft]) -> None:

@@ -116,7 +116,8 @@ class H2Pairing:
         stream.request_blocks += 1
         if stream.request_blocks > 1:
             return
-        draft.name = f"{headers.get(':method', '?')} {headers.get(':path', '?')}"
+        if ":method" in headers or ":path" in headers:
+            draft.name = f"{headers.get(':method', '?')} {headers.get(':path', '?')}"
         keep_request(draft, headers)
         if is_grpc(headers):
             draft.protocol = Protocol.GRPC

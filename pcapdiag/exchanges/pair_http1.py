@@ -81,7 +81,7 @@ class Http1Pairing:
     _interim_at: int | None = None
     """Where the first 1xx response to the request under way begins."""
 
-    def pair(self, client: Tape, server: Tape, streams: Streams, *, whole: bool, closed: bool) -> Paired1:
+    def pair(self, client: Tape, server: Tape, streams: Streams, *, whole: bool, closed: bool, server_from: int = 0) -> Paired1:
         """All exchanges of the connection.
 
         Args:
@@ -90,13 +90,14 @@ class Http1Pairing:
             streams: for the times by which damaged connections are paired.
             whole: both tapes begin where a message begins.
             closed: the server's bytes end with a FIN.
+            server_from: stream offset of the first byte the server can have sent here, captured or not.
         """
         self._damaged = not whole
         self._read_requests(client, Http1Reader(Side.CLIENT, synced=whole, at=client.start))
         methods = [request.started.method for request in self._requests]
         self._read_responses(server, Http1Reader(Side.SERVER, methods, synced=whole, at=server.start), closed=closed)
         drafts = [request.draft for request in self._requests]
-        drafts += self._match_by_time(streams) if self._damaged else self._match_in_order()
+        drafts += self._match_by_time(streams, server_from) if self._damaged else self._match_in_order()
         return Paired1(drafts, self._tunnel(client, server))
 
     def _read_requests(self, tape: Tape, reader: Http1Reader) -> None:
@@ -178,7 +179,7 @@ class Http1Pairing:
             _answer(request.draft, response)
         return []
 
-    def _match_by_time(self, streams: Streams) -> list[Draft]:
+    def _match_by_time(self, streams: Streams, unread_at: int) -> list[Draft]:
         """Where messages may be missing: a response answers the last request before it, requests between went unanswered.
 
         Returns:
@@ -187,7 +188,7 @@ class Http1Pairing:
         asked_ns = _times(streams, 2 * self.flow, [request.started.at for request in self._requests])
         answered_ns = _times(streams, 2 * self.flow + 1, [response.started.at for response in self._responses])
         orphans: list[Draft] = []
-        following, unread_at = 0, None
+        following = 0
         for response, ns in zip(self._responses, answered_ns, strict=True):
             behind = following
             while behind < len(self._requests) and asked_ns[behind] < ns:
@@ -198,7 +199,7 @@ class Http1Pairing:
             else:
                 for request in self._requests[following : behind - 1]:
                     request.draft.ending = Ending.UNSEEN
-                if behind - 1 > following and unread_at is not None and unread_at < response.started.at:
+                if behind - 1 > following and unread_at < response.started.at:
                     missed = self._requests[behind - 2].draft
                     missed.response, missed.ending = [(unread_at, response.started.at)], Ending.RESPONSE
                 _answer(self._requests[behind - 1].draft, response)

@@ -20,10 +20,11 @@ def key(fd: I64, offset: I64) -> I64:
 
 def first_sights(sequence: Sequence, payload_len: I64, ts_ns: I64, segment: I64) -> Pieces:
     """Pieces without `in_order_ns` (all NEVER): new bytes, and fillers of holes. Inputs are in fd order."""
-    carries = (sequence.kind == Kind.NEW) & (payload_len > 0)
-    at = np.flatnonzero(carries)
-    start = np.maximum(sequence.seq[at], np.where(sequence.high_before[at] == LOWEST, sequence.seq[at], sequence.high_before[at]))
-    stop = sequence.seq[at] + payload_len[at]
+    opens = sequence.kind == Kind.SYN  # a SYN may carry data (TCP Fast Open, RFC 7413)
+    at = np.flatnonzero((opens | (sequence.kind == Kind.NEW)) & (payload_len > 0))
+    begin = sequence.seq[at] + opens[at]
+    start = np.maximum(begin, np.where(sequence.high_before[at] == LOWEST, begin, sequence.high_before[at]))
+    stop = begin + payload_len[at]
     fills = sequence.fills
     fill_at = np.array([fill.at for fill in fills], np.int64)
     fd = np.concatenate([sequence.fd[at], np.array([fill.fd for fill in fills], np.int64)])

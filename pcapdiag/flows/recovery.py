@@ -85,11 +85,14 @@ def _seen_twice(sequence: Sequence, entries: Entries, pieces: Pieces, acks: Acks
     at = np.flatnonzero(sequence.kind == Kind.SEEN_AGAIN)
     if not len(at):
         return []
+    piece = np.searchsorted(key(pieces.fd, pieces.start), key(sequence.fd[at], sequence.seq[at]), side="right") - 1
+    # Below the first byte of a stream whose SYN is not in the capture nothing has a first sight, so none is known to be lost.
+    sighted = (piece >= 0) & (np.append(pieces.fd, [-1])[piece] == sequence.fd[at])
+    at, piece = at[sighted], piece[sighted]
     fd, start, stop = sequence.fd[at], sequence.seq[at], sequence.seq[at] + entries.payload_len[at]
     ack_row = first_ack(acks, fd, stop - 1)
     done_ns = time_of(acks, ack_row)
     done_segment = np.concatenate([acks.segment, [-1]])[ack_row]
-    piece = np.searchsorted(key(pieces.fd, pieces.start), key(fd, start), side="right") - 1
     first = entries.entry_of_segment[pieces.segment[piece]]
     drafts: list[_Draft] = []
     order = np.lexsort((at, start, fd))

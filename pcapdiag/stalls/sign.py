@@ -49,7 +49,7 @@ class Label:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Frame:
     """A packet that proves something."""
 

@@ -1,0 +1,82 @@
+"""mid-stream-start: connections were open before the capture began.
+
+## What it does
+It counts TCP connections that carry data but show no SYN and no SYN-ACK.
+
+## Why it matters
+The handshake tells who opened the connection, the MSS, the window scale and a first round trip; the beginning of an
+HTTP/2 connection carries its settings, windows and the header table. Without them windows count unscaled, header
+fields may be missing, roles are guessed from ports, and causes that need any of it are less sure.
+
+## When it is wrong
+A capture that lost just the handshake looks the same.
+
+## Remedy
+Start the capture before the client, or restart the client's connections once the capture runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pcapdiag.columns import Bools
+from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limits
+from pcapdiag.flows.table import Flows
+from pcapdiag.packets.table import TCP
+from pcapdiag.stalls.evidence import frames_of, mark, marked
+from pcapdiag.stalls.ledger import Ledger
+from pcapdiag.stalls.sign import Confidence, Sign
+from pcapdiag.trace import Tables, Trace
+
+CODE = "mid-stream-start"
+SHOWN = 6
+
+
+def _begun_before(flows: Flows) -> Bools:
+    """TCP flows without a handshake (those without data too)."""
+    found: Bools = (flows.proto == TCP) & (flows.syn_count == 0) & (flows.syn_ack_count == 0)
+    return found
+
+
+def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
+    """Per capture the first packet with data of the first such connections; the fact is the ids of all of them."""
+    data = np.flatnonzero(_begun_before(trace.flows)[trace.segments.flow] & (trace.segments.payload_len > 0))
+    flows, first = np.unique(trace.segments.flow[data], return_index=True)
+    for capture in np.unique(trace.flows.capture[flows]).tolist():
+        mine = np.flatnonzero(trace.flows.capture[flows] == capture)
+        shown = frames_of(trace, ((int(at), "first data; no handshake in this capture") for at in data[first[mine[:SHOWN]]]))
+        yield mark(CODE, shown, facts=tuple(flows[mine].tolist()))
+
+
+def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
+    """One conclusion per capture with such connections."""
+    for capture, quality in enumerate(tables.quality):
+        mine = [sign for sign in signs if sign.frames[0].capture == capture]
+        if not quality.midstream_flows or not mine:
+            continue
+        yield Conclusion(
+            code=CODE, kind=FindingKind.CAPTURE, confidence=Confidence(0.95, ("data without SYN or SYN-ACK",)),
+            flows=tuple(flow for sign in mine if isinstance(sign.facts, tuple) for flow in sign.facts), frames=marked(mine, capture),
+            summary=f"{quality.midstream_flows} of {quality.tcp_flows} TCP connections in {tables.captures[capture].name} were open before "
+            f"the capture began: their window scale, MSS and HTTP/2 settings are unknown",
+            contrast="a connection opened during the capture would show its SYN",
+            details={"midstream_flows": quality.midstream_flows, "tcp_flows": quality.tcp_flows},
+        )  # fmt: skip
+
+
+DETECTOR = Detector(
+    code=CODE,
+    title="Connections older than the capture",
+    domain=Domain.CAPTURE,
+    label=None,
+    signs=signs,
+    conclude=conclude,
+    remedy=(
+        "Start the capture first, then the client; or restart the client (or its connection pool) while it runs.",
+        "For a long watch: dumpcap -b duration:600 -b files:24 keeps a day in rotation; give all files to one analysis.",
+    ),
+    references=("RFC 7323 section 2.2", "RFC 9293 section 3.7.1", "RFC 9113 section 6.5"),
+    wireshark_filter="tcp && !(tcp.completeness & 1)",
+)

@@ -1,0 +1,73 @@
+"""offload-segments: the capture shows packets larger than the wire carried.
+
+## What it does
+It counts TCP packets with more payload than the receiver's MSS allows. The card cuts them up behind the capture (TSO,
+GSO) or put them together before it (GRO, LRO). Times and byte counts stay right; packet sizes and counts do not.
+
+## Why it matters
+Such a packet is no proof that the path carries jumbo frames, no micro-burst and no cause of an MTU problem; one line
+stands for up to 45 packets, of which single ones may be lost without showing.
+
+## When it is wrong
+With jumbo frames on and no handshake in the capture the MSS is unknown; then only payloads above 9,000 bytes count.
+
+## Remedy
+For diagnoses that need true sizes capture with offloads off (`ethtool -K <interface> gro off lro off tso off gso off`;
+that costs CPU), or on a mirror port or another host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limits
+from pcapdiag.stalls.evidence import frames_of_packets, mark, marked
+from pcapdiag.stalls.ledger import Ledger
+from pcapdiag.stalls.sign import Confidence, Sign
+from pcapdiag.trace import Tables, Trace
+
+CODE = "offload-segments"
+SHOWN = 6
+
+
+def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
+    """The first packets above the MSS."""
+    for capture, quality in enumerate(trace.quality):
+        if quality.super_segments:
+            numbers = quality.super_segment_frames[:SHOWN]
+            rows = np.flatnonzero((trace.packets.capture == capture) & np.isin(trace.packets.frame, numbers))
+            yield mark(CODE, frames_of_packets(trace, rows.tolist(), "more payload than the MSS"))
+
+
+def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
+    """One conclusion per capture with packets above the MSS."""
+    for capture, quality in enumerate(tables.quality):
+        if not quality.super_segments:
+            continue
+        share = quality.super_segments / max(quality.tcp_data_packets, 1)
+        yield Conclusion(
+            code=CODE, kind=FindingKind.CAPTURE, confidence=Confidence(0.95, ("payload above the MSS of the connection",)),
+            frames=marked(signs, capture),
+            summary=f"{quality.super_segments:,} packets ({share:.0%} of those with data) in {tables.captures[capture].name} are larger "
+            f"than the MSS: segmentation or receive offload; sizes and bursts under a millisecond are not the wire's, times are",
+            contrast="on a path with jumbo frames the handshake would announce an MSS that large",
+            details={"super_segments": quality.super_segments, "tcp_data_packets": quality.tcp_data_packets},
+        )  # fmt: skip
+
+
+DETECTOR = Detector(
+    code=CODE,
+    title="Packets larger than the wire carried",
+    domain=Domain.CAPTURE,
+    label=None,
+    signs=signs,
+    conclude=conclude,
+    remedy=(
+        "For true packet sizes: ethtool -K <interface> gro off lro off tso off gso off while capturing, and on again after.",
+        "Or capture on a mirror port, a tap or the next hop instead of the end host.",
+    ),
+    references=("RFC 9293 section 3.7.1", "Linux kernel, Documentation/networking/segmentation-offloads.rst"),
+    wireshark_filter="tcp.len > 1460",
+)

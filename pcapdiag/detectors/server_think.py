@@ -1,0 +1,133 @@
+"""server-think: the server had the whole request and was working on the answer.
+
+## What it does
+It takes the time between request and response that no other cause explains and that is not the path's: seen from the
+client, from the acknowledgment of the last request byte to the first response byte; seen from the server, exactly from
+request in to response out. Pauses inside an answer that is no token stream, and before a stream's first token, count
+as well. It is always reported when it adds up to 50 ms or more: model time is where most of an agent's time goes.
+
+## Why it matters
+No change in the network makes it shorter. It is the time to first token of a model, or the work of a tool.
+
+## When it is wrong
+Behind a proxy "the server" is the proxy and all behind it. Inside TLS without keys requests are inferred from sizes and
+turns, so a pause of the client may pass for work; without an acknowledgment of the request the path's share is an
+estimate. The confidence says which of these holds.
+
+## Remedy
+Look at the provider's status page and your own server's traces; send less context, cache prompts, use a nearer region
+or a priority tier.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from pcapdiag.columns import NEVER
+from pcapdiag.exchanges.table import Exchange
+from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits, shares
+from pcapdiag.findings.shares import Share
+from pcapdiag.flows.table import Vantage
+from pcapdiag.stalls.ledger import Ledger
+from pcapdiag.stalls.sign import SERVER_THINK, Confidence, Frame, Sign
+from pcapdiag.trace import Tables
+
+LIMITS = Limits(material=Limit(50, "ms", "the severity floor: less than this per server is nobody's complaint"))
+SHOWN = 4
+"""Requests whose packets are cited: two packets each."""
+
+
+def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
+    """One conclusion per client host and server; the ledger laid these seconds by itself, so there are no signs."""
+    for share in shares(ledger, SERVER_THINK.code, tables):
+        if share.stall_ns < LIMITS.ns("material"):
+            continue
+        spent: dict[int, int] = defaultdict(int)
+        for exchange, start, end in share.intervals:
+            spent[exchange] += end - start
+        slowest = max(spent, key=lambda exchange: (spent[exchange], -exchange))
+        row = tables.exchanges[slowest]
+        count = len(spent)
+        typical = round(median(spent.values()) / 1e9, 6)
+        yield Conclusion(
+            code=SERVER_THINK.code, kind=FindingKind.CAUSE, stall_ns=share.stall_ns, intervals=share.intervals,
+            confidence=_confidence(share, tables), exchanges=share.exchanges, flows=share.flows,
+            frames=_frames(share, sorted(spent, key=lambda exchange: (-spent[exchange], exchange))[:SHOWN], tables),
+            summary=f"{share.server} worked {share.stall_ns / 1e9:.2f} s on {count} {'request' if count == 1 else 'requests'} of "
+            f"{share.client}: {typical:.3f} s in the median, {spent[slowest] / 1e9:.2f} s at most ({row.name})",
+            contrast=_contrast(row),
+            details={
+                "requests": count, "median_s": typical, "longest_s": round(spent[slowest] / 1e9, 6), "longest_exchange": slowest,
+                "inferred": all(tables.exchanges[exchange].inferred for exchange in spent),
+            },
+        )  # fmt: skip
+
+
+def _confidence(share: Share, tables: Tables) -> Confidence:
+    """That of the kind of evidence behind most of the seconds."""
+    weight: dict[Confidence, int] = defaultdict(int)
+    for exchange, start, end in share.intervals:
+        weight[_kind(tables.exchanges[exchange], tables)] += end - start
+    return max(weight, key=lambda sure: (weight[sure], sure.value))
+
+
+def _kind(row: Exchange, tables: Tables) -> Confidence:
+    flows = tables.flows
+    vantage = Vantage(int(flows.vantage[row.flow]))
+    stamped = bool(flows.timestamps[row.flow])
+    if vantage is Vantage.SERVER:
+        sure = Confidence(0.95, ("seen at the server: request in, response out",))
+    elif row.request_acked_ns < NEVER and stamped:
+        sure = Confidence(0.85, ("the server acknowledged the request, then took its time",))
+    else:
+        sure = Confidence(0.7, ("response late by more than the round trip",))
+    if row.inferred:
+        sure = sure.capped(0.7, "requests are inferred from turns") if stamped else sure.capped(0.6, "inferred requests, no timestamps")
+    if vantage is Vantage.UNKNOWN:
+        sure = sure.capped(0.7, "vantage unknown")
+    # Work is time between two directions: with one of them missing it is a guess, too weak to be shown.
+    return sure.capped(0.2, "one direction captured") if flows.one_way[row.flow] else sure
+
+
+def _contrast(row: Exchange) -> str:
+    if row.request_end_ns <= row.request_acked_ns < NEVER:
+        late = (row.request_acked_ns - row.request_end_ns) / 1e6
+        return f"a lost request would have been sent again; the slowest one was acknowledged after {late:.1f} ms"
+    return "a lost request or response shows in bytes missing or sent twice; such time is counted elsewhere, not here"
+
+
+def _frames(share: Share, exchanges: Sequence[int], tables: Tables) -> tuple[Frame, ...]:
+    """The packets between which the server had the turn, by time."""
+    found: dict[tuple[int, int], Frame] = {}
+    for exchange in exchanges:
+        row = tables.exchanges[exchange]
+        _, start, _ = max((i for i in share.intervals if i[0] == exchange), key=lambda interval: interval[2] - interval[1])
+        # The landmarks hold each packet once: a request of one packet is its first and its last.
+        last = 0 if row.request_start_ns == row.request_end_ns else 1
+        if start < row.first_byte_ns:
+            turn = ((last, row.request_end_ns, "request sent"), (last + 1, row.first_byte_ns, "first of the response"))
+        else:
+            turn = ((last + 1, row.first_byte_ns, "first of the response"), (len(row.frames) - 1, row.end_ns, "last of the response"))
+        for at, ts_ns, note in turn:
+            if 0 <= at < len(row.frames) and ts_ns < NEVER:
+                found[row.frames[at]] = Frame(*row.frames[at], ts_ns, note)
+    return tuple(sorted(found.values(), key=lambda frame: (frame.ts_ns, frame.capture, frame.number)))
+
+
+DETECTOR = Detector(
+    code=SERVER_THINK.code,
+    title="The server was working",
+    domain=Domain.SERVER,
+    label=SERVER_THINK,
+    limits=LIMITS,
+    conclude=conclude,
+    remedy=(
+        "Compare with the server's own traces or the provider's status page for these seconds.",
+        "Send less: trim the history, cache prompts, ask for shorter answers.",
+        "Try a nearer region or a priority tier; stream the answer so that its beginning can be used.",
+    ),
+    references=("RFC 9110 section 3.4", "RFC 9293 section 3.8.6.3"),
+    wireshark_filter="http.time > 1 || transum.st > 1",
+)
