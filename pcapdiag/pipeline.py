@@ -12,7 +12,7 @@ from pcapdiag.capture import CaptureReader, read_capture
 from pcapdiag.detectors import DETECTORS
 from pcapdiag.errors import CaptureError
 from pcapdiag.exchanges import make_calls, pair_exchanges
-from pcapdiag.findings import Detector, Diagnosis, Failure, conclude, see, see_across
+from pcapdiag.findings import Detector, Diagnosis, Failure, conclude, dissect_cited, see, see_across
 from pcapdiag.flows import group_flows
 from pcapdiag.losses import Losses
 from pcapdiag.packets import decode_packets
@@ -40,7 +40,8 @@ def diagnose_files(paths: Sequence[str], options: Options = Options(), *, detect
         CaptureError: none of the inputs is a capture.
     """
     trace, failures = scan(paths, options)
-    return diagnose(trace, detectors, options=options, failures=failures)
+    diagnosis = diagnose(trace, detectors, options=options, failures=failures)
+    return dissect_cited(diagnosis, paths) if options.dissect else diagnosis
 
 
 def load(path: str) -> Trace:

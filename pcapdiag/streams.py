@@ -127,10 +127,9 @@ class Streams:
         starts, stops = self._pieces.start[low:high], self._pieces.stop[low:high]
         first = np.searchsorted(stops, [start for start, _ in spans], side="right")
         last = np.searchsorted(starts, [stop for _, stop in spans], side="left")
-        take = np.zeros(high - low + 1, np.int64)
-        np.add.at(take, first, 1)
-        np.add.at(take, np.maximum(last, first), -1)
-        times = self._pieces.in_order_ns[low:high][np.cumsum(take[:-1]) > 0]
+        length = np.maximum(last - first, 0)
+        rows = np.repeat(low + first + length - np.cumsum(length), length) + np.arange(length.sum())  # all [first, last), in a row
+        times = self._pieces.in_order_ns[rows]
         return np.unique(times[times < NEVER])
 
     def _range(self, fd: int) -> tuple[int, int]:

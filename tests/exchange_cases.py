@@ -63,8 +63,8 @@ def exchanges() -> SearchStrategy[list[Exchange]]:
     maybe = moments() | st.just(NEVER)
     spans = st.lists(st.integers(0, 20_000), max_size=6, unique=True).map(lambda cuts: tuple(pairwise(sorted(cuts)))[::2])
     parts = st.tuples(
-        st.sampled_from(Protocol), st.integers(0, 1), st.tuples(moments(), moments()).map(sorted), st.tuples(maybe, maybe).map(sorted), maybe,
-        maybe, st.tuples(spans, spans),
+        st.sampled_from(Protocol), st.integers(0, 1), st.tuples(moments(), moments()).map(sorted), st.tuples(maybe, maybe).map(sorted),
+        maybe, maybe, st.tuples(spans, spans),
         st.tuples(st.integers(0, 1), st.sampled_from(Outcome), st.sampled_from([None, "200", "TLSv1.2"]), st.integers(0, 2), st.booleans()),
     )  # fmt: skip
     return st.lists(st.tuples(parts.map(_exchange), st.sets(st.integers(0, 4), max_size=3)), min_size=1, max_size=5).map(_linked)

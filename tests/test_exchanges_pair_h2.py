@@ -12,7 +12,13 @@ from tests.paired import Read, paired
 from tests.wire import Wire
 from tests.wire_h2 import PREFACE, RESPONSE, Blocks, data, frame, goaway, ping, reset, settings, window_update
 
-CALL = [(":method", "POST"), (":scheme", "http"), (":path", "/agent.Tools/Call"), (":authority", "tools"), ("content-type", "application/grpc")]
+CALL = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", "/agent.Tools/Call"),
+    (":authority", "tools"),
+    ("content-type", "application/grpc"),
+]
 GET = [(":method", "GET"), (":scheme", "http"), (":path", "/models?key=secret"), (":authority", "api")]
 MS = 1_000_000
 HELLO = b"\x00\x00\x00\x00\x05hello"
@@ -62,7 +68,8 @@ def test_streams_that_interleave_own_only_their_frames() -> None:
     wire.reply(first + second + data(1, HELLO) + data(3, HELLO) + last[0] + last[1])
     one, three = connection.read().applications
     at = len(settings({3: 100}))
-    expected_one, expected_three = [], []
+    expected_one: list[tuple[int, int]] = []
+    expected_three: list[tuple[int, int]] = []
     for part, owner in (
         (first, expected_one), (second, expected_three), (data(1, HELLO), expected_one),
         (data(3, HELLO), expected_three), (last[0], expected_one), (last[1], expected_three),

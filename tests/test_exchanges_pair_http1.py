@@ -146,7 +146,10 @@ class TestWhatTheCaptureMissed:
     def test_a_hole_inside_a_body_costs_nothing(self) -> None:
         wire = Wire().handshake().send(request("/a")).reply(response(b"x" * 6_000), lose="capture", only=[2]).wait(ms=10)
         read = paired(wire.send(request("/b")).reply(response()))
-        assert [(e.name, e.status, e.outcome) for e in read.applications] == [("POST /a", "200", Outcome.OK), ("POST /b", "200", Outcome.OK)]
+        assert [(e.name, e.status, e.outcome) for e in read.applications] == [
+            ("POST /a", "200", Outcome.OK),
+            ("POST /b", "200", Outcome.OK),
+        ]
         assert read.losses.total(Loss.PROTOCOL_FAULT) == 0
 
 

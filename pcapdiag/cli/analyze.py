@@ -123,6 +123,8 @@ def _warn(diagnosis: Diagnosis) -> None:
     for capture in diagnosis.tables.captures:
         if capture.cut_at is not None:
             say(f"warning: {capture.name}: {cut(capture)}; analysed as far as it goes")
+    for note in diagnosis.notes:
+        say(f"warning: {note}")
     for failure in diagnosis.failures:
         if failure.where.startswith("input"):
             say(failure.what)

@@ -22,14 +22,14 @@ gRPC `grpc.http2.lookahead_bytes` and BDP probing, Envoy `initial_stream_window_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pcapdiag.columns import NEVER, Rows
+from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.h2log import H2Kind, H2Log
-from pcapdiag.exchanges.h2windows import Windows
+from pcapdiag.exchanges.h2windows import Pause, find_pauses
 from pcapdiag.exchanges.table import Exchange
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
 from pcapdiag.flows.rtt import RoundTrips
@@ -60,92 +60,36 @@ class Facts:
     """Credit came as soon as the bytes had arrived: the path's length, not the reader, made the pause."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Pause:
-    """Rows of a connection's log."""
-
-    fd: int
-    stream: int
-    last: int
-    """DATA (or HEADERS) behind which the stream could send no more."""
-    credit: int
-    """-1: none came."""
-    resumed: int
-    """-1: the stream did not go on."""
-    level: str
-    left: int
-
-
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per pause and stream that waited for credit."""
+    suspects = _suspects(trace.h2, limits)
+    if not suspects:
+        return
     exchanges = {(exchange.flow, exchange.h2_stream): exchange for exchange in trace.exchanges if exchange.h2_stream}
     trips = RoundTrips(trace.tcp)
-    for flow in np.unique(trace.h2.flow[trace.h2.kind == H2Kind.DATA]).tolist():
+    for flow in suspects:
         log = trace.h2.of_flow(flow)
         log = log.take(log.in_order_ns < NEVER)
         trigger = max(limits.ns("least_pause"), round(limits.round_trips * max(trips.whole_ns(flow), 0)))
         for fd in (2 * flow, 2 * flow + 1):
-            frames = np.flatnonzero((log.fd == fd) & ((log.kind == H2Kind.DATA) | (log.kind == H2Kind.HEADERS)))
-            frames = frames[np.argsort(log.stream_id[frames], kind="stable")]
-            for pause in (*_pauses(trace, log, fd, frames, trips, limits, trigger), *_unended(trace, log, fd, frames)):
+            reach = _trip_to_sender(trips, fd) + limits.ns("prompt")
+            for pause in find_pauses(log, fd, whole=_whole(trace, log, fd), least_ns=trigger, reach_ns=reach):
                 exchange = exchanges.get((flow, pause.stream))
                 if exchange is not None and (sign := _sign(trace, log, pause, exchange, trips, limits)).end_ns - sign.start_ns >= trigger:
                     yield sign
 
 
-def _pauses(trace: Trace, log: H2Log, fd: int, frames: Rows, trips: RoundTrips, limits: Limits, trigger: int) -> Iterator[_Pause]:
-    """Pauses that credit ended, of the streams of one direction; `frames`: its DATA and HEADERS by stream, then time."""
-    last, then = frames[:-1], frames[1:]
-    long = log.in_order_ns[then] - log.in_order_ns[last] >= trigger
-    body = (log.kind[then] == H2Kind.DATA) & (log.value[then] > 0)
-    paused = np.flatnonzero((log.stream_id[last] == log.stream_id[then]) & body & long)
-    if not len(paused):
-        return
-    windows = Windows(log, fd)
-    known = _whole(trace, log, fd)
-    reach = limits.ns("prompt") + _trip_to_sender(trips, fd)
-    for before, after in zip(last[paused].tolist(), then[paused].tolist(), strict=True):
-        near = windows.credit[slice(*np.searchsorted(windows.credit, [before, after]))]
-        stream = int(log.stream_id[after])
-        near = near[np.isin(log.stream_id[near], (0, stream)) & (log.in_order_ns[near] >= log.in_order_ns[after] - reach)]
-        if not len(near):
-            continue
-        if not known:
-            if not _asked_again(log, fd, stream, int(near[0]), after):
-                yield _Pause(fd, stream, before, int(near[0]), after, "unknown", 0)
-            continue
-        yield from _judged(log, fd, windows, before, near, after)
-
-
-def _unended(trace: Trace, log: H2Log, fd: int, frames: Rows) -> Iterator[_Pause]:
-    """Streams that were never ended and whose window is empty to the last."""
-    group = log.stream_id[frames]
-    final = frames[np.append(group[1:] != group[:-1], [True])] if len(frames) else frames
-    final = final[~log.end_stream[final] & (log.kind[final] == H2Kind.DATA)]
-    if not len(final) or not _whole(trace, log, fd):
-        return
-    windows = Windows(log, fd)
-    end = np.full(len(final), len(log))
-    own, shared = windows.stream(log.stream_id[final], end), windows.connection(end)
-    for at in np.flatnonzero(np.minimum(own, shared) <= 0).tolist():
-        yield _Pause(fd, int(log.stream_id[final[at]]), int(final[at]), -1, -1, "stream" if own[at] <= shared[at] else "connection", 0)
-
-
-def _judged(log: H2Log, fd: int, windows: Windows, before: int, near: Rows, after: int) -> Iterator[_Pause]:
-    """The pause from `before` to `after`, if a window was too small for the next frame until one of the `near` rows."""
-    stream, wanted = log.stream_id[after], int(log.value[after])
-    own, shared = windows.stream(stream, near), windows.connection(near)
-    short = np.flatnonzero(np.minimum(own, shared) < wanted)
-    if not len(short):
-        return
-    at = int(short[0])
-    credit = int(near[at])
-    # Others may have emptied the connection's window later than this stream fell silent.
-    rows = np.arange(before + 1, credit + 1)
-    enough = np.flatnonzero(np.minimum(windows.stream(stream, rows), windows.connection(rows)) >= wanted)
-    since = int(rows[enough[-1]]) if len(enough) else before
-    level = "stream" if own[at] <= shared[at] else "connection"
-    yield _Pause(fd, int(stream), since, credit, after, level, max(int(min(own[at], shared[at])), 0))
+def _suspects(log: H2Log, limits: Limits) -> list[int]:
+    """Flows with a stream that paused before more DATA, or that ended in DATA without END_STREAM."""
+    rows = np.flatnonzero(((log.kind == H2Kind.DATA) | (log.kind == H2Kind.HEADERS)) & (log.in_order_ns < NEVER))
+    rows = rows[np.lexsort((log.stream_id[rows], log.fd[rows]))]
+    last, then = rows[:-1], rows[1:]
+    goes_on = (log.fd[last] == log.fd[then]) & (log.stream_id[last] == log.stream_id[then])
+    body = log.kind[rows] == H2Kind.DATA
+    paused = goes_on & body[1:] & (log.in_order_ns[then] - log.in_order_ns[last] >= limits.ns("least_pause"))
+    unended = body & ~log.end_stream[rows] & ~np.append(goes_on, False)[: len(rows)]
+    flows: list[int] = np.unique(np.concatenate([log.flow[then[paused]], log.flow[rows[unended]]])).tolist()
+    return flows
 
 
 def _whole(trace: Trace, log: H2Log, fd: int) -> bool:
@@ -155,19 +99,12 @@ def _whole(trace: Trace, log: H2Log, fd: int) -> bool:
     return bool(begun) and told and not bool((trace.tcp.gaps.fd >> 1 == fd >> 1).any())
 
 
-def _asked_again(log: H2Log, fd: int, stream: int, credit: int, after: int) -> bool:
-    """Did the receiver send more than credit on the stream meanwhile, so that the DATA may answer that?"""
-    rows = slice(max(credit - 1, 0), after)
-    said = np.isin(log.kind[rows], (H2Kind.DATA, H2Kind.HEADERS))
-    return bool(((log.fd[rows] == fd ^ 1) & (log.stream_id[rows] == stream) & said).any())
-
-
 def _trip_to_sender(trips: RoundTrips, fd: int) -> int:
     half = trips.far(fd >> 1) if fd & 1 else trips.near(fd >> 1)
     return max(half.floor_ns(), 0)
 
 
-def _sign(trace: Trace, log: H2Log, pause: _Pause, exchange: Exchange, trips: RoundTrips, limits: Limits) -> Sign:
+def _sign(trace: Trace, log: H2Log, pause: Pause, exchange: Exchange, trips: RoundTrips, limits: Limits) -> Sign:
     start, ended = int(log.in_order_ns[pause.last]), pause.credit >= 0
     opened, resumed = (int(log.in_order_ns[row]) if ended else exchange.end_ns for row in (pause.credit, pause.resumed))
     flow = pause.fd >> 1
@@ -195,7 +132,7 @@ def _credit_note(log: H2Log, row: int) -> str:
     return f"WINDOW_UPDATE {log.value[row]} for {where}"
 
 
-def _confidence(trace: Trace, pause: _Pause) -> Confidence:
+def _confidence(trace: Trace, pause: Pause) -> Confidence:
     if pause.level == "unknown":
         return Confidence(0.3, ("pause, credit, DATA; the windows before the capture began, or in its gaps, are unknown",))
     if pause.credit < 0:

@@ -54,7 +54,7 @@ class Facts:
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """Evidence for the longest pauses of each token stream: signs of no duration, so that they take no time from any label."""
     for exchange in trace.exchanges:
-        if exchange.is_stream and len(exchange.messages) > 1:
+        if len(exchange.messages) > 1 and exchange.is_stream:
             yield from _pauses(trace, exchange, limits)
 
 

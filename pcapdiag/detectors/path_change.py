@@ -21,12 +21,14 @@ reuse connections) shrink the cost of any distance.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
+from pcapdiag.columns import I64
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits, shares
 from pcapdiag.flows.path_rtt import History, Level, histories, in_flight
 from pcapdiag.flows.rtt import RoundTrips
@@ -83,23 +85,24 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         if len(levels) == 1:
             continue
         steps = list(_steps(trace, history, levels, limits))
+        starts = [step.level.start_ns for step in steps]
         flows = set(history.flows.tolist())
         for exchange in trace.exchanges if steps else ():
-            if exchange.flow in flows:
-                for step in steps:
-                    if step.level.start_ns <= exchange.request_end_ns < step.level.end_ns:
-                        yield from _late(trace, history, trips, step, exchange.id)
+            at = bisect_right(starts, exchange.request_end_ns) - 1
+            if at >= 0 and exchange.flow in flows and exchange.request_end_ns < steps[at].level.end_ns:
+                yield from _late(trace, history, trips, steps[at], exchange.id)
 
 
 def _steps(trace: Trace, history: History, levels: list[Level], limits: Limits) -> Iterator[Step]:
     usual = levels[0].floor_ns
+    flying = in_flight(trace.tcp, history)
     for before, level in pairwise(levels):
         usual = min(usual, before.floor_ns)
         step_ns = level.floor_ns - usual
         if step_ns < max(limits.ns("least_step"), limits.share * usual):
             continue
         ttl = _ttl_change(trace, history, before, level)
-        if ttl == (0, 0) and (_came_with_load(trace, history, before, level, limits) or _may_be_timer(history, before, level)):
+        if ttl == (0, 0) and (_came_with_load(flying, history, before, level, limits) or _may_be_timer(history, before, level)):
             continue
         rows = history.segment
         frames = frames_of(trace, (
@@ -130,9 +133,9 @@ def _ttl_change(trace: Trace, history: History, before: Level, level: Level) -> 
     return (usual[0], usual[1]) if usual[0] != usual[1] else (0, 0)
 
 
-def _came_with_load(trace: Trace, history: History, before: Level, level: Level, limits: Limits) -> bool:
+def _came_with_load(in_flight_at: tuple[I64, I64], history: History, before: Level, level: Level, limits: Limits) -> bool:
     """Did the bytes in flight grow with the round trip, beyond what an idle agent sends?"""
-    times, flying = in_flight(trace.tcp, history)
+    times, flying = in_flight_at
     typical = []
     for one in (before, level):
         low, high = np.searchsorted(times, [history.sent_ns[one.begin], history.sent_ns[one.stop - 1] + 1])

@@ -67,28 +67,24 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
 
 def _confidence(share: Share, tables: Tables) -> Confidence:
     """That of the kind of evidence behind most of the seconds."""
-    weight: dict[Confidence, int] = defaultdict(int)
+    flows, weight = tables.flows, defaultdict[tuple[int, bool, bool, bool, bool], int](int)
     for exchange, start, end in share.intervals:
-        weight[_kind(tables.exchanges[exchange], tables)] += end - start
-    return max(weight, key=lambda sure: (weight[sure], sure.value))
-
-
-def _kind(row: Exchange, tables: Tables) -> Confidence:
-    flows = tables.flows
-    vantage = Vantage(int(flows.vantage[row.flow]))
-    stamped = bool(flows.timestamps[row.flow])
-    if vantage is Vantage.SERVER:
+        row = tables.exchanges[exchange]
+        facts = (row.request_acked_ns < NEVER, row.inferred, bool(flows.timestamps[row.flow]), bool(flows.one_way[row.flow]))
+        weight[int(flows.vantage[row.flow]), *facts] += end - start
+    vantage, acknowledged, inferred, stamped, one_way = max(weight, key=lambda kind: (weight[kind], kind))
+    if vantage == Vantage.SERVER:
         sure = Confidence(0.95, ("seen at the server: request in, response out",))
-    elif row.request_acked_ns < NEVER and stamped:
+    elif acknowledged and stamped:
         sure = Confidence(0.85, ("the server acknowledged the request, then took its time",))
     else:
         sure = Confidence(0.7, ("response late by more than the round trip",))
-    if row.inferred:
+    if inferred:
         sure = sure.capped(0.7, "requests are inferred from turns") if stamped else sure.capped(0.6, "inferred requests, no timestamps")
-    if vantage is Vantage.UNKNOWN:
+    if vantage == Vantage.UNKNOWN:
         sure = sure.capped(0.7, "vantage unknown")
     # Work is time between two directions: with one of them missing it is a guess, too weak to be shown.
-    return sure.capped(0.2, "one direction captured") if flows.one_way[row.flow] else sure
+    return sure.capped(0.2, "one direction captured") if one_way else sure
 
 
 def _contrast(row: Exchange) -> str:

@@ -51,6 +51,8 @@ class _Chain:
         """Whether `exchange` is the next attempt."""
         last, request = self.last, self.request
         in_time = 0 <= exchange.start_ns - last.end_ns <= _PATIENCE_NS
+        if not in_time and not exchange.attempt:
+            return False
         if request is not None and in_time and _may_be_retried(last) and _id_of(exchange) and _id_of(exchange) == _id_of(request):
             return True
         if exchange.attempt and request is not None and (request.attempt or 0) == exchange.attempt - 1:

@@ -52,13 +52,18 @@ class Chooser:
 
     def read_all(self) -> Readings:
         """Reads every TCP flow that carried bytes."""
+        gaps = self.tcp.gaps
+        unseen: dict[int, tuple[int, int]] = {}
+        for fd, start, stop in zip(gaps.fd.tolist(), gaps.start.tolist(), gaps.stop.tolist(), strict=True):
+            low, high = unseen.get(fd, (start, stop))
+            unseen[fd] = min(low, start), max(high, stop)
         for flow in np.unique(self.tcp.pieces.fd >> 1).tolist():
-            self._read(flow)
+            client, server = (Tape.of(self.streams, fd, unseen.get(fd)) for fd in (2 * flow, 2 * flow + 1))
+            self._read(flow, client, server)
         return self.readings
 
-    def _read(self, flow: int) -> None:
+    def _read(self, flow: int, client: Tape, server: Tape) -> None:
         flows = self.tcp.flows
-        client, server = (Tape.of(self.streams, 2 * flow + direction) for direction in (0, 1))
         syn_ack = flows.syn_ack_ns[flow] != NEVER
         whole = bool((syn_ack or flows.syn_ns[flow] != NEVER) and not flows.one_way[flow])
         begins = client.begins_at(0) and server.begins_at(0)

@@ -17,6 +17,7 @@ from pcapdiag.exchanges.pair_tls import pair_tls
 from pcapdiag.exchanges.setup import attach_setup
 from pcapdiag.exchanges.table import Exchanges
 from pcapdiag.exchanges.turns import pair_turns
+from pcapdiag.exchanges.unseen import find_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,7 @@ def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses) ->
     readings = read_flows(tcp, streams, losses)
     in_streams = readings.drafts + pair_tls(readings.tls, tcp, streams) + pair_turns(tcp, readings.unknown)
     land(in_streams, packets, tcp, streams)
+    in_streams += find_unseen(in_streams, packets, tcp, streams)
     lookups = find_lookups(packets, tcp, losses)
     drafts = in_streams + [lookup.draft for lookup in lookups] + find_connects(packets, tcp)
     attach_setup(drafts, lookups + readings.lookups, tcp, packets.addresses)

@@ -96,9 +96,9 @@ class Http1Pairing:
         self._read_requests(client, Http1Reader(Side.CLIENT, synced=whole, at=client.start))
         methods = [request.started.method for request in self._requests]
         self._read_responses(server, Http1Reader(Side.SERVER, methods, synced=whole, at=server.start), closed=closed)
-        drafts = [request.draft for request in self._requests]
-        drafts += self._match_by_time(streams, server_from) if self._damaged else self._match_in_order()
-        return Paired1(drafts, self._tunnel(client, server))
+        orphans = self._match_by_time(streams, server_from) if self._damaged else self._match_in_order()
+        tunnel = self._tunnel(client, server)
+        return Paired1([request.draft for request in self._requests] + orphans, tunnel)
 
     def _read_requests(self, tape: Tape, reader: Http1Reader) -> None:
         for event in tape.play(reader):
@@ -211,10 +211,17 @@ class Http1Pairing:
         if self._server_tunnel_at is None or not self._responses:
             return None
         switched = self._responses[-1].started
-        owner = next((request.draft for request in self._requests if switched.at in (span[0] for span in request.draft.response)), None)
-        if owner is None:
+        last = next(
+            (index for index, request in enumerate(self._requests) if (switched.at, self._responses[-1].stop) in request.draft.response),
+            None,
+        )
+        if last is None:
             return None
+        owner, inside = self._requests[last].draft, self._requests[last + 1 :]
         client_at = client.stop if self._client_tunnel_at is None else self._client_tunnel_at
+        if inside:  # they look like requests to the proxy, and are those that it passes on
+            client_at = inside[0].draft.request[0][0]
+            del self._requests[last + 1 :]
         if switched.status == 101 and "h2c" not in switched.headers.get("upgrade", ""):
             owner.protocol, owner.ending = Protocol.WEBSOCKET, Ending.TUNNEL
             owner.response = [(switched.at, max(server.stop, switched.end))]

@@ -37,9 +37,18 @@ class Tape:
         self._starts = [start for start, _, _ in pieces]
 
     @classmethod
-    def of(cls, streams: Streams, fd: int) -> Tape:
-        """All that is known of a direction; what was acknowledged but never seen at its ends is no part of it."""
-        return cls([(run.start, run.stop, run.data) for run in streams.runs(fd)])
+    def of(cls, streams: Streams, fd: int, unseen: tuple[int, int] | None = None) -> Tape:
+        """All that is known of a direction; `unseen`: how far holes reach that were acknowledged."""
+        pieces: list[Piece] = [(run.start, run.stop, run.data) for run in streams.runs(fd)]
+        if unseen is not None and pieces:
+            low, high = unseen
+            if low < pieces[0][0]:
+                pieces.insert(0, (low, pieces[0][0], None))
+            if high > pieces[-1][1]:
+                pieces.append((pieces[-1][1], high, None))
+        elif unseen is not None:
+            pieces.append((*unseen, None))
+        return cls(pieces)
 
     @property
     def start(self) -> int:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.draft import Draft, Ending
 from pcapdiag.exchanges.table import Protocol
-from pcapdiag.flows.table import CLIENT_TO_SERVER, Kind
+from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -145,6 +146,15 @@ def turn_draft(flow: int, protocol: Protocol, name: str, turn: Turn) -> Draft:
 
 
 def round_trips(tcp: TcpTables) -> list[int]:
-    """Handshake round trip of each flow, client to server and back; 1 ms where the handshake was not seen."""
-    near, far = tcp.flows.near_rtt_ns, tcp.flows.far_rtt_ns
-    return [int(rtt) for rtt in np.where((near >= 0) & (far >= 0), near + far, 1_000_000)]
+    """Round trip of each flow, client to server and back, as far as handshake or ACKs tell; at least 1 ms."""
+    near, far = (_half(tcp, direction) for direction in (CLIENT_TO_SERVER, SERVER_TO_CLIENT))
+    return [int(rtt) for rtt in np.where((near >= 0) & (far >= 0), near + far, np.maximum(near, far)).clip(1_000_000)]
+
+
+def _half(tcp: TcpTables, direction: int) -> I64:
+    """The round trip to one end per flow: by its handshake, else the least sample of its ACKs; -1 unknown."""
+    handshake = tcp.flows.near_rtt_ns if direction == CLIENT_TO_SERVER else tcp.flows.far_rtt_ns
+    least = np.full(len(tcp.flows), NEVER)
+    sampled = np.flatnonzero((tcp.segments.rtt_ns >= 0) & (tcp.segments.direction == direction))
+    np.minimum.at(least, tcp.segments.flow[sampled], tcp.segments.rtt_ns[sampled])
+    return np.where(handshake >= 0, handshake, np.where(least < NEVER, least, -1))

@@ -5,6 +5,7 @@ Pure types (types), pure functions (summary, reach, parents, rank); scores and s
 
 from __future__ import annotations
 
+from pcapdiag.findings.dissect import dissect_cited
 from pcapdiag.findings.parents import ANY_CAUSE, PARENTS
 from pcapdiag.findings.rank import rank, verdict
 from pcapdiag.findings.run import conclude, see, see_across
@@ -48,6 +49,7 @@ __all__ = [
     "SignsOf",
     "Summary",
     "conclude",
+    "dissect_cited",
     "rank",
     "see",
     "see_across",

@@ -212,3 +212,5 @@ class Diagnosis:
     failures: tuple[Failure, ...] = ()
     dissections: Mapping[tuple[int, int], str] = field(default_factory=dict)
     """(capture, frame) -> tshark's own dissection; only with --dissect."""
+    notes: tuple[str, ...] = ()
+    """What was asked for and could not be had, and is no error: for stderr, never in a report."""

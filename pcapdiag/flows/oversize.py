@@ -158,7 +158,7 @@ def _at_receiver(packets: Packets, tcp: TcpTables) -> Iterator[Oversize]:
         hint = int(hints[0])
         hole = int(seg.seq[hint] - seg.gap_len[hint])
         filled = int(_filled_ns(tcp, np.array([fd]), np.array([hole]))[0])
-        end = int(tcp.flows.last_ns[flow]) if filled >= NEVER else filled
+        end = _end_of(tcp, flow) if filled >= NEVER else filled
         start = int(seg.ts_ns[hint])
         before = _host_rows(tcp, fd, int(tcp.flows.first_ns[flow]), end)
         sizes = _wire_len(packets, tcp, before)
@@ -186,6 +186,12 @@ def _filled_ns(tcp: TcpTables, fd: I64, offset: I64) -> I64:
     row = np.searchsorted(key(pieces.fd, pieces.start), key(fd, offset), side="right") - 1
     inside = (row >= 0) & (pieces.fd[np.maximum(row, 0)] == fd) & (pieces.stop[np.maximum(row, 0)] > offset)
     return np.where(inside, pieces.ts_ns[np.maximum(row, 0)], NEVER)
+
+
+def _end_of(tcp: TcpTables, flow: int) -> int:
+    """When a flow ended: its last packet once it was closed, else the last packet of all."""
+    closed = min(int(tcp.flows.client_fin_ns[flow]), int(tcp.flows.server_fin_ns[flow]), int(tcp.flows.rst_ns[flow])) < NEVER
+    return int(tcp.flows.last_ns[flow] if closed else tcp.flows.last_ns.max())
 
 
 def _last_in_order(tcp: TcpTables, fd: int, offset: int, otherwise: int) -> int:

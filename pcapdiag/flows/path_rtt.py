@@ -181,9 +181,11 @@ def in_flight(tcp: TcpTables, history: History) -> tuple[I64, I64]:
 
 def rank_correlation(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     """Spearman's coefficient of two equally long columns; 0 when one is constant."""
+    if len(a) < 2:
+        return 0.0
     ranks = [_ranks(a), _ranks(b)]
     spread = [float(rank.std()) for rank in ranks]
-    if len(a) < 2 or min(spread) == 0.0:
+    if min(spread) == 0.0:
         return 0.0
     return float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / (spread[0] * spread[1]))
 
@@ -200,7 +202,10 @@ def bloated(history: History, floors: I64, least_ns: int) -> Bools:
     queue = history.rtt_ns - floors
     low = np.searchsorted(history.sent_ns, history.sent_ns - _WINDOW_NS)
     high = np.searchsorted(history.sent_ns, history.sent_ns + _WINDOW_NS, side="right")
-    suspects = np.flatnonzero(queue >= least_ns)
+    quick = queue < least_ns
+    beside = np.diff(history.sent_ns) <= _WINDOW_NS
+    refuted = np.append(beside & quick[1:], False) | np.concatenate([[False], beside & quick[:-1]])
+    suspects = np.flatnonzero(~quick & ~refuted)
     result = np.zeros(len(queue), np.bool_)
     for at in suspects.tolist():
         a, b = int(low[at]), int(high[at])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from pcapdiag.columns import I64, NEVER
@@ -15,20 +13,26 @@ _AROUND_NS = 100_000_000
 """Samples this close compete, and the least of them wins: it carries no delayed ACK (RFC 1122 section 4.2.3.2)."""
 
 
-@dataclass(frozen=True, slots=True)
 class Samples:
-    """RTT samples of one half of a flow, by time of the ACK."""
+    """RTT samples of one half of a flow, by time of the ACK. Every exchange of the flow asks for the same least and median one."""
 
-    ts_ns: I64
-    rtt_ns: I64
+    __slots__ = ("_floor_ns", "_median_ns", "rtt_ns", "ts_ns")
+
+    def __init__(self, ts_ns: I64, rtt_ns: I64) -> None:
+        self.ts_ns = ts_ns
+        self.rtt_ns = rtt_ns
+        self._floor_ns = int(rtt_ns.min()) if len(rtt_ns) else -1
+        self._median_ns: int | None = None
 
     def floor_ns(self) -> int:
         """The least sample; -1 for none."""
-        return int(self.rtt_ns.min()) if len(self.rtt_ns) else -1
+        return self._floor_ns
 
     def median_ns(self) -> int:
         """The median sample; -1 for none."""
-        return int(np.median(self.rtt_ns)) if len(self.rtt_ns) else -1
+        if self._median_ns is None:
+            self._median_ns = int(np.median(self.rtt_ns)) if len(self.rtt_ns) else -1
+        return self._median_ns
 
     def at(self, ts_ns: int) -> int:
         """The round trip around a moment: the least of the close samples, else the nearest within 1 s, else the median; -1 for none."""

@@ -6,8 +6,10 @@ the order in which detectors spoke.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import pairwise
+from bisect import bisect_left, bisect_right
+from collections import defaultdict, deque
+from heapq import heappop, heappush
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from pcapdiag.exchanges.table import SETUP, Exchange, Spans
@@ -16,7 +18,7 @@ from pcapdiag.stalls.phases import Part, Phase, Phases
 from pcapdiag.stalls.sign import OfCall, OfExchange, OfFlow, Sign, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pcapdiag.trace import Trace
 
@@ -50,7 +52,23 @@ def _prewarmed(exchange: Exchange) -> bool:
     return exchange.protocol in SETUP and bool(exchange.facts.get("prewarmed"))
 
 
-def _filed(signs: Iterable[Sign]) -> tuple[dict[int, list[Sign]], dict[int, list[Sign]], dict[int, list[Sign]]]:
+class _Timeline:
+    """The signs of one flow, to be found by time."""
+
+    __slots__ = ("_latest_ends", "_signs", "_starts")
+
+    def __init__(self, signs: list[Sign]) -> None:
+        self._signs = sorted(signs, key=lambda sign: sign.start_ns)
+        self._starts = [sign.start_ns for sign in self._signs]
+        self._latest_ends = list(accumulate((sign.end_ns for sign in self._signs), max))
+
+    def during(self, start_ns: int, end_ns: int) -> Iterator[Sign]:
+        """Those that overlap [start_ns, end_ns)."""
+        near = slice(bisect_right(self._latest_ends, start_ns), bisect_left(self._starts, end_ns))
+        return (sign for sign in self._signs[near] if sign.end_ns > start_ns)
+
+
+def _filed(signs: Iterable[Sign]) -> tuple[dict[int, list[Sign]], dict[int, _Timeline], dict[int, list[Sign]]]:
     """Signs by exchange, flow and call, in an order of their own, so that the detectors' order cannot matter."""
     by_exchange: dict[int, list[Sign]] = defaultdict(list)
     by_flow: dict[int, list[Sign]] = defaultdict(list)
@@ -63,7 +81,7 @@ def _filed(signs: Iterable[Sign]) -> tuple[dict[int, list[Sign]], dict[int, list
                 by_flow[flow].append(sign)
             case OfCall(call):
                 by_call[call].append(sign)
-    return by_exchange, by_flow, by_call
+    return by_exchange, {flow: _Timeline(mine) for flow, mine in by_flow.items()}, by_call
 
 
 def _order(sign: Sign) -> tuple[object, ...]:
@@ -72,14 +90,14 @@ def _order(sign: Sign) -> tuple[object, ...]:
 
 
 def _signs_of(
-    exchange: Exchange, rows: Sequence[Exchange], by_exchange: dict[int, list[Sign]], by_flow: dict[int, list[Sign]]
+    exchange: Exchange, rows: Sequence[Exchange], by_exchange: dict[int, list[Sign]], by_flow: dict[int, _Timeline]
 ) -> list[Sign]:
     """The signs that may label an exchange: its own, those of its set-up, and those of its connection that concern it."""
     mine = [sign for owner in (exchange.id, *exchange.setup) for sign in by_exchange.get(owner, ())]
+    if exchange.flow not in by_flow:
+        return mine
     request, response = _bytes_of(exchange, rows)
-    for sign in by_flow.get(exchange.flow, ()):
-        if sign.end_ns <= exchange.start_ns or sign.start_ns >= exchange.end_ns:
-            continue
+    for sign in by_flow[exchange.flow].during(exchange.start_ns, exchange.end_ns):
         scope = sign.scope
         assert isinstance(scope, OfFlow)
         if sign.label.tier in _OWNED and scope.start is not None and scope.stop is not None:
@@ -128,18 +146,31 @@ def _labelled(parts: list[Part], signs: list[Sign]) -> list[tuple[int, int, Part
     """Elementary intervals with the winning sign, or None where the part's own label stands."""
     if not signs:
         return [(part.start_ns, part.end_ns, part, None) for part in parts]
+    ranked = sorted(signs, key=_order)
+    to_come = deque(sorted(range(len(ranked)), key=lambda rank: ranked[rank].start_ns))
     result: list[tuple[int, int, Part, Sign | None]] = []
+    begun: list[int] = []
     for part in parts:
-        over = [
-            s for s in signs if s.start_ns < part.end_ns and s.end_ns > part.start_ns and s.label < part.label and _eligible(s, part.phase)
-        ]
-        edges = {part.start_ns, part.end_ns}
-        edges.update(edge for s in over for edge in (s.start_ns, s.end_ns) if part.start_ns < edge < part.end_ns)
-        cuts = sorted(edges)
-        for start, end in pairwise(cuts):
-            covering = [s for s in over if s.start_ns <= start and s.end_ns >= end]
-            result.append((start, end, part, min(covering, key=_order) if covering else None))
+        while to_come and ranked[to_come[0]].start_ns < part.end_ns:
+            begun.append(to_come.popleft())
+        begun = [rank for rank in begun if ranked[rank].end_ns > part.start_ns]
+        over = [rank for rank in begun if ranked[rank].label < part.label and _eligible(ranked[rank], part.phase)]
+        result += _won(part, ranked, over)
     return result
+
+
+def _won(part: Part, ranked: list[Sign], over: list[int]) -> Iterator[tuple[int, int, Part, Sign | None]]:
+    """A part, cut where signs over it (ranks, ascending by start) begin and end; of those that cover a piece the first in rank wins it."""
+    edges = {edge for rank in over for edge in (ranked[rank].start_ns, ranked[rank].end_ns) if part.start_ns < edge < part.end_ns}
+    open_ranks: list[int] = []
+    begun = 0
+    for start, end in pairwise(sorted({part.start_ns, part.end_ns} | edges)):
+        while begun < len(over) and ranked[over[begun]].start_ns <= start:
+            heappush(open_ranks, over[begun])
+            begun += 1
+        while open_ranks and ranked[open_ranks[0]].end_ns <= start:
+            heappop(open_ranks)
+        yield start, end, part, ranked[open_ranks[0]] if open_ranks else None
 
 
 def _merged(owner: int, intervals: list[tuple[int, int, Part, Sign | None]]) -> tuple[Entry, ...]:

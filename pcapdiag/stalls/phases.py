@@ -6,6 +6,7 @@ bytes arrive. The parts are adjacent and cover the wall time exactly.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
@@ -179,7 +180,9 @@ class Phases:
         host = self._host(exchange)
         if exchange.h2_stream:
             within = _BULK_TRIPS * self._round_trip(exchange) + _ACK_SLACK_NS
-            for a, b in zip(*self._bulk(exchange.flow, int(within)), strict=True):
+            starts, ends = self._bulk(exchange.flow, int(within))
+            near = slice(bisect_right(ends, start + ago_ns), bisect_left(starts, end + ago_ns))
+            for a, b in zip(starts[near], ends[near], strict=True):
                 busy, idle = max(a - ago_ns, start), min(b - ago_ns, end)
                 if busy < idle:
                     yield Part(start, busy, Phase.WAIT, host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -15,9 +16,8 @@ ANSWER = HEAD + b"x" * 1400
 ASK = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def deaf(*, resends: int = 3, mtu: int = 1400, report: bool = True, vantage: str = "server") -> Wire:
-    side = "server" if vantage == "server" else "middle"
-    wire = Wire(vantage=side, rtt_ms=40).handshake().send(ASK).reply(ANSWER, lose="after")
+def deaf(*, resends: int = 3, mtu: int = 1400, report: bool = True, vantage: Literal["server", "middle"] = "server") -> Wire:
+    wire = Wire(vantage=vantage, rtt_ms=40).handshake().send(ASK).reply(ANSWER, lose="after")
     if report:
         wire.icmp_ptb(mtu, quoting="server")
     for turn in range(resends):

@@ -16,7 +16,7 @@ from tests.wire import Wire
 
 QUESTION = b"\x05model\x04test\x00" + struct.pack(">HH", 16, 1)
 QUERY = struct.pack(">6H", 7, 0x0100, 1, 0, 0, 0) + QUESTION
-TEXT = b"\xc0\x0c" + struct.pack(">HHIH", 16, 1, 60, 2900) + b"\xff" * 2900
+TEXT = b"\xc0\x0c" + struct.pack(">HHIH", 16, 1, 60, 3500) + b"\xff" * 3500
 ANSWER = struct.pack(">6H", 7, 0x8180, 1, 1, 0, 0) + QUESTION + TEXT
 
 

@@ -1,0 +1,80 @@
+"""microburst-loss: several connections lose packets in the same milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pcapdiag.detectors.microburst_loss import DETECTOR
+from pcapdiag.pipeline import load
+from tests.detectors.opinion import LAB, conclusions, of_cuts
+from tests.wire import Merged, Wire, merge
+
+BODY = 14_000
+LOST = (7, 8)
+
+
+def fan_out(*, connections: int = 4, rounds: int = 1, apart_ms: float = 0, lost: tuple[int, ...] = LOST, every_ms: float = 0) -> Merged:
+    """Answers of ten packets that leave within a millisecond, or apart_ms from each other, or paced."""
+    wires = []
+    for number in range(connections):
+        wire = Wire(vantage="server", rtt_ms=40, cport=50_000 + number, start_ms=number * apart_ms).handshake()
+        for _ in range(rounds):
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n".encode()
+            wire.wait(ms=900).send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").reply(
+                head + b"x" * BODY, lose="after", only=lost, every_ms=every_ms
+            )
+            end = wire._hosts["server"].next_start
+            room = 1_448
+            begin = end - len(head) - BODY
+            wire.wait(ms=45).resend(begin + LOST[0] * room, begin + (LOST[1] + 1) * room, by="server")
+        wires.append(wire)
+    return merge(*wires)
+
+
+def test_one_burst_that_hits_several_connections_fires() -> None:
+    (found,) = conclusions(DETECTOR, fan_out().trace())
+    assert (found.details["bursts"], found.details["connections"]) == (1, 4)
+    assert found.confidence.value == 0.4
+    assert found.stall_ns > 0
+    assert len(found.exchanges) == 4
+
+
+def test_repeated_bursts_are_surer() -> None:
+    (found,) = conclusions(DETECTOR, fan_out(rounds=3).trace())
+    assert (found.details["bursts"], found.confidence.value) == (3, 0.7)
+
+
+def test_losses_one_after_the_other_stay_quiet() -> None:
+    assert conclusions(DETECTOR, fan_out(apart_ms=200).trace()) == []
+
+
+def test_simultaneous_losses_of_paced_senders_stay_quiet() -> None:
+    assert conclusions(DETECTOR, fan_out(every_ms=5).trace()) == []
+
+
+def test_losses_of_one_connection_stay_quiet() -> None:
+    assert conclusions(DETECTOR, fan_out(connections=1, rounds=4).trace()) == []
+
+
+def test_two_connections_once_may_be_chance_and_stay_quiet() -> None:
+    assert conclusions(DETECTOR, fan_out(connections=2).trace()) == []
+
+
+def test_a_burst_without_loss_stays_quiet() -> None:
+    assert conclusions(DETECTOR, fan_out(lost=()).trace()) == []
+
+
+def test_a_cut_capture_raises_nothing(tmp_path: Path) -> None:
+    assert len(of_cuts(DETECTOR, fan_out(), tmp_path)) > 10
+
+
+@pytest.mark.skipif(not LAB.exists(), reason="the labelled captures are not here")
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_the_lab_agrees(end: str) -> None:
+    (found,) = conclusions(DETECTOR, load(str(LAB / "microburst-loss" / f"{end}.pcap")))
+    assert found.confidence.value == 0.7
+    assert found.stall_ns > 1_500_000_000
+    for quiet in ("h2-hol", "tail-loss-rto", "link-blackout", "clean-control", "capture-loss", "reordering-control"):
+        assert conclusions(DETECTOR, load(str(LAB / quiet / f"{end}.pcap"))) == [], quiet

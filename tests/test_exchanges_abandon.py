@@ -1,0 +1,67 @@
+"""When clients gave up and no packet says so."""
+
+from __future__ import annotations
+
+from pcapdiag.exchanges.abandon import identity, settle_abandoned
+from pcapdiag.exchanges.draft import Draft
+from pcapdiag.exchanges.table import Outcome, Protocol
+from tests.paired import ms, paired, request, response
+from tests.wire import Wire, merge
+
+
+def dead(*headers: str) -> Wire:
+    """A request on a connection whose packets have stopped arriving."""
+    return Wire().handshake().http_get("/").wait(ms=8_000).send(request("/tool", *headers), lose="after").wait(ms=300).resend(lose="after")
+
+
+def again(*headers: str, start_ms: float = 14_060, body: bytes = b"") -> Wire:
+    return (
+        Wire(cport=50_001, start_ms=start_ms).handshake().send(request("/tool", *headers, body=body)).reply(response()).wait(ms=2_000).ack()
+    )
+
+
+def test_the_same_request_on_a_new_connection_ends_the_first() -> None:
+    _, first, second = paired(merge(dead(), again())).applications
+    assert (first.outcome, first.aborted_by, first.facts["abandoned"]) == (Outcome.ABORTED, "client", True)
+    assert first.end_ns == second.start_ns
+    assert ms(first.end_ns) == 14_060
+
+
+def test_the_id_its_client_gave_it_tells_it_from_another() -> None:
+    _, first, _ = paired(merge(dead("X-Request-Id: a"), again("X-Request-Id: b"))).applications
+    assert first.outcome is Outcome.INCOMPLETE
+    _, first, second = paired(merge(dead("X-Request-Id: a"), again("X-Request-Id: a"))).applications
+    assert (first.outcome, first.end_ns) == (Outcome.ABORTED, second.start_ns)
+
+
+def test_a_longer_request_is_another() -> None:
+    _, first, _ = paired(merge(dead(), again(body=b"x" * 500))).applications
+    assert first.outcome is Outcome.INCOMPLETE
+
+
+def test_a_request_that_is_being_worked_on_is_not_given_up() -> None:
+    slow = Wire().handshake().send(request("/tool")).ack("server").wait(ms=9_000).reply(response())
+    first, _ = paired(merge(slow, again(start_ms=3_000))).applications
+    assert (first.outcome, first.status) == (Outcome.OK, "200")
+    open_yet = Wire().handshake().send(request("/tool")).ack("server")
+    first, _ = paired(merge(open_yet, again(start_ms=3_000))).applications
+    assert first.outcome is Outcome.INCOMPLETE
+
+
+def test_a_syn_goes_to_the_request_that_failed_before_the_connect_that_waits() -> None:
+    refused = Wire(cport=50_000).handshake().send(request("/tool")).wait(ms=10).rst("server")
+    waiting = Wire(cport=50_001, start_ms=20, rtt_ms=700).syn().syn_ack().rst("client")
+    retry = Wire(cport=50_002, start_ms=60).handshake().wait(ms=1_000).ack()
+    last = Wire(cport=50_003, start_ms=420).handshake().wait(ms=1_000).ack()
+    connects = paired(merge(refused, waiting, retry, last)).of(Protocol.CONNECT)
+    late = next(connect for connect in connects if connect.outcome is Outcome.ABORTED)
+    assert ms(late.end_ns) == 420
+
+
+def test_attempts_are_told_by_family_and_name() -> None:
+    assert identity(Draft(0, Protocol.SSE, "POST /a")) == identity(Draft(0, Protocol.HTTP1, "POST /a"))
+    assert identity(Draft(0, Protocol.GRPC, "POST /a")) != identity(Draft(0, Protocol.HTTP1, "POST /a"))
+
+
+def test_nothing_to_settle_changes_nothing() -> None:
+    settle_abandoned([], paired(Wire().handshake()).tcp)

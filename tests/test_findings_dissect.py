@@ -1,0 +1,115 @@
+"""`analyze --dissect`: the frames that findings cite, and never a failure."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from pcapdiag.__main__ import main
+from pcapdiag.capture import tshark
+from pcapdiag.findings import Failure, dissect_cited
+from pcapdiag.findings.dissect import MOST_FRAMES
+from pcapdiag.stalls.sign import Frame
+from tests.diagnoses import rich
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pcapdiag.findings import Diagnosis
+
+SAMPLE: Final = Path(__file__).parent.parent / "samples" / "h2-head-of-line" / "client.pcap"
+
+
+class Asked:
+    """A dissector that knows every frame, and remembers what it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.of: dict[str, list[int]] = {}
+        monkeypatch.setattr(tshark, "dissect", self)
+
+    def __call__(self, path: str, frames: Iterable[int], **_options: object) -> dict[int, str]:
+        self.of[path] = list(frames)
+        return {number: f"frame {number}" for number in self.of[path]}
+
+
+def citing(*numbers: int, capture: int = 0) -> Diagnosis:
+    """One finding whose evidence these frames are."""
+    one = rich()
+    finding = one.findings[0]
+    frames = tuple(Frame(capture, number, number, "") for number in numbers)
+    return replace(one, failures=(), dissections={}, findings=(replace(finding, conclusion=replace(finding.conclusion, frames=frames)),))
+
+
+@pytest.mark.tshark
+def test_cited_frames_are_dissected_in_every_report(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze", str(SAMPLE), "--dissect", "-f", "json"]) == 0
+    shown, said = capsys.readouterr()
+    assert said == ""
+    cited = [frame for finding in json.loads(shown)["findings"] for frame in finding["evidence"]]
+    assert cited
+    assert all(frame["dissection"].startswith("frame: ") for frame in cited)
+    main(["analyze", str(SAMPLE), "--dissect"])
+    assert "tcp: 50051 > " in capsys.readouterr().out
+
+
+def test_without_tshark_the_report_is_the_same_and_one_line_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    main(["analyze", str(SAMPLE)])
+    plain = capsys.readouterr().out
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["analyze", str(SAMPLE), "--dissect"]) == 0
+    shown, said = capsys.readouterr()
+    assert shown == plain
+    assert said == "pcapdiag: warning: --dissect: tshark is not installed; the diagnosis does not need it\n"
+
+
+def test_what_was_piped_cannot_be_read_twice(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(SAMPLE.read_bytes())))
+    assert main(["analyze", "-", "--dissect"]) == 0
+    assert capsys.readouterr().err == "pcapdiag: warning: --dissect: -: tshark needs a file that can be read a second time\n"
+
+
+def test_tshark_is_not_started_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    assert main(["analyze", str(SAMPLE)]) == 0
+    assert asked.of == {}
+
+
+def test_frames_are_counted_once_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    done = dissect_cited(citing(*range(1, 1000), 1, 2, 3), [str(SAMPLE)])
+    assert asked.of[str(SAMPLE)] == list(range(1, MOST_FRAMES + 1))
+    assert len(done.dissections) == MOST_FRAMES
+    assert done.notes == ()
+
+
+def test_an_unreadable_input_does_not_shift_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    one = replace(citing(5), failures=(Failure("input", "lost.pcap: No such file or directory"),))
+    assert dissect_cited(one, ["lost.pcap", str(SAMPLE)]).dissections == {(0, 5): "frame 5"}
+    assert list(asked.of) == [str(SAMPLE)]
+
+
+def test_frames_that_tshark_did_not_give_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tshark, "dissect", lambda *_arguments, **_options: {5: "frame 5"})
+    done = dissect_cited(citing(5, 6, 7), [str(SAMPLE)])
+    assert done.dissections == {(0, 5): "frame 5"}
+    assert done.notes == (f"--dissect: {SAMPLE}: tshark gave nothing for 2 of 3 cited frames",)
+
+
+@pytest.mark.skipif(shutil.which("mkfifo") is None, reason="no FIFOs here")
+def test_a_fifo_is_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    assert "a second time" in dissect_cited(citing(5), [str(fifo)]).notes[0]
+    assert asked.of == {}

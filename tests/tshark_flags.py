@@ -1,0 +1,87 @@
+"""Wireshark's TCP analysis beside ours, packet by packet, under one set of names."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcapdiag.flows.table import Kind
+from pcapdiag.packets.table import FIN, RST, SYN, TCP
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pcapdiag.trace import Trace
+
+Facts = dict[str, dict[int, int]]
+"""Name -> frame -> value; flags have the value 1, and only where they are set."""
+
+AGAIN = ("retransmission", "fast_retransmission", "spurious_retransmission", "out_of_order")
+FIELDS = ("duplicate_ack_num", "bytes_in_flight", "lost_segment", "zero_window", "keep_alive", "reused_ports")
+NAMES = ("again", *FIELDS, "window")
+OPTIONS = ("tcp.desegment_tcp_streams:FALSE", "ip.defragment:FALSE", "ipv6.defragment:FALSE")
+
+
+def theirs(path: Path) -> Facts:
+    """What tshark says of each TCP packet."""
+    fields = ["frame.number", *(f"tcp.analysis.{name}" for name in (*AGAIN, *FIELDS)), "tcp.window_size"]
+    command = ["tshark", "-n", "-r", str(path), "-Y", "tcp && !icmp && !icmpv6", "-T", "fields", "-E", "occurrence=l"]
+    command += [word for option in OPTIONS for word in ("-o", option)] + [word for field in fields for word in ("-e", field)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # a capture cut in the middle is an error to tshark
+    facts: Facts = {name: {} for name in NAMES}
+    for line in done.stdout.splitlines():
+        frame, *values = line.split("\t")
+        if any(values[: len(AGAIN)]):
+            facts["again"][int(frame)] = 1
+        for name, value in zip((*FIELDS, "window"), values[len(AGAIN) :], strict=True):
+            if value:
+                facts[name][int(frame)] = int(value) if value.isdigit() else 1
+    return facts
+
+
+def ours(trace: Trace) -> Facts:
+    """What the columns of step 3 say, in Wireshark's words."""
+    seg, flows, frame = trace.segments, trace.flows, trace.packets.frame[trace.segments.row]
+    old = np.isin(seg.kind, (Kind.SEEN_AGAIN, Kind.FILL, Kind.SYN_AGAIN)) | (np.isin(seg.kind, (Kind.NEW, Kind.FIN)) & (seg.sends > 1))
+    reopened = _reopened(trace)
+    masks = {
+        "again": old,
+        "lost_segment": seg.gap_len > 0,
+        "zero_window": (seg.window == 0) & ((seg.flags & (SYN | FIN | RST)) == 0),
+        "keep_alive": seg.kind == Kind.KEEP_ALIVE,
+        "reused_ports": np.isin(np.arange(len(seg)), flows.begin[reopened]),
+    }
+    facts: Facts = {name: dict.fromkeys(frame[mask].tolist(), 1) for name, mask in masks.items()}
+    columns = {"duplicate_ack_num": (seg.dup_ack, 1), "bytes_in_flight": (seg.in_flight_len, 1), "window": (seg.window, 0)}
+    for name, (values, least) in columns.items():
+        shown = values >= least
+        facts[name] = dict(zip(frame[shown].tolist(), values[shown].tolist(), strict=True))
+    return facts
+
+
+def _reopened(trace: Trace) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """TCP flows whose endpoints an earlier flow had."""
+    flows = trace.flows
+    seen: set[tuple[int, ...]] = set()
+    again = []
+    columns = (flows.client, flows.client_port, flows.server, flows.server_port)
+    for flow in np.flatnonzero(flows.proto == TCP).tolist():
+        ends = tuple(sorted(int(column[flow]) << 1 for column in columns))
+        if ends in seen:
+            again.append(flow)
+        seen.add(ends)
+    return np.array(again, np.intp)
+
+
+def differences(trace: Trace, path: Path) -> dict[str, tuple[int, list[int], list[int]]]:
+    """Name -> (packets that agree, frames only tshark has with that value, frames only we have)."""
+    known = set(trace.packets.frame[trace.segments.row].tolist())
+    mine, other = ours(trace), theirs(path)
+    found = {}
+    for name in NAMES:
+        a = {item for item in other[name].items() if item[0] in known}
+        b = set(mine[name].items())
+        found[name] = len(a & b), sorted(frame for frame, _ in a - b), sorted(frame for frame, _ in b - a)
+    return found
