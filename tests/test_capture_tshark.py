@@ -60,11 +60,12 @@ def layer(name: str, **fields: str) -> str:
 @pytest.mark.tshark
 def test_what_is_shown_of_a_lost_and_resent_segment(tmp_path: Path) -> None:
     wire = Wire(rtt_ms=40).handshake().send(1000).send(1000, lose="before").send(1000).wait(ms=300).resend(1000, 2000)
-    last = len(wire.frames())
-    text = tshark.dissect(str(wire.write(tmp_path)), [last])[last].splitlines()
-    assert text[0].startswith("frame: ")
-    assert any(line.startswith("tcp: ") and "len=1000" in line for line in text)
-    assert any("retransmission" in line or "Out-Of-Order" in line for line in text)
+    texts = tshark.dissect(str(wire.write(tmp_path)), range(1, len(wire.frames()) + 1))
+    (resent,) = [text for text in texts.values() if "retransmission" in text or "Out-Of-Order" in text]
+    assert resent.startswith("frame: 1066 bytes")
+    assert "\ntcp: 50000 > 80 " in resent
+    assert " seq=1001 " in resent
+    assert " len=1000 " in resent
 
 
 @pytest.mark.tshark

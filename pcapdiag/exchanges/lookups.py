@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -49,8 +49,9 @@ class Lookup:
     answered: bool = False
     usable: bool = False
     """NOERROR, with addresses, not truncated: the client need not ask again."""
-    asked: list[tuple[int, int]] = field(default_factory=list)
-    """(client port, id) of its queries."""
+    tries: list[int] = field(default_factory=list)
+    """When each query was sent, ns."""
+    frames: list[tuple[int, int]] = field(default_factory=list)
     resolvers: set[int] = field(default_factory=set)
 
 
@@ -70,10 +71,40 @@ class _Datagram:
     """It is no fragment of a datagram that never became whole."""
 
 
+class _Unanswered:
+    """The open lookups of one question of one client, in the order of their last queries."""
+
+    __slots__ = ("_by_query", "_waiting")
+
+    def __init__(self) -> None:
+        self._by_query: dict[tuple[int, int], Lookup] = {}
+        """(client port, id) -> the lookup that was asked with them."""
+        self._waiting: OrderedDict[Lookup, None] = OrderedDict()
+
+    def repeated(self, datagram: _Datagram) -> Lookup | None:
+        """The lookup that a query repeats: the one with its port and id, else the one that has waited longest."""
+        lookup = self._by_query.get((datagram.sport, datagram.message.id))
+        if lookup is not None and not lookup.answered and datagram.ts_ns - lookup.tries[-1] <= _REPEAT_NS:
+            return lookup
+        while self._waiting:
+            lookup = next(iter(self._waiting))
+            waited_ns = datagram.ts_ns - lookup.tries[-1]
+            if not lookup.answered and waited_ns <= _REPEAT_NS:
+                return lookup if waited_ns >= _OTHER_ASKER_NS else None
+            del self._waiting[lookup]
+        return None
+
+    def keep(self, lookup: Lookup, datagram: _Datagram) -> None:
+        """Files a lookup under its latest query, the datagram."""
+        self._by_query[datagram.sport, datagram.message.id] = lookup
+        self._waiting[lookup] = None
+        self._waiting.move_to_end(lookup)
+
+
 def find_lookups(packets: Packets, tcp: TcpTables, losses: Losses) -> list[Lookup]:
     """All lookups over UDP; multicast queries that nobody answered are none, since nobody need answer them."""
     lookups: list[Lookup] = []
-    open_by_question: dict[tuple[int, str, int], list[Lookup]] = defaultdict(list)
+    open_by_question: dict[tuple[int, str, int], _Unanswered] = defaultdict(_Unanswered)
     open_by_id: dict[tuple[int, int, int], Lookup] = {}
     for datagram in _datagrams(packets, tcp, losses):
         message = datagram.message
@@ -87,22 +118,22 @@ def find_lookups(packets: Packets, tcp: TcpTables, losses: Losses) -> list[Looku
                 _answer(lookup, datagram)
             else:
                 lookup.draft.facts["answer_in_pieces"] = True
-                lookup.draft.frames += (datagram.frame,)
+                lookup.frames.append(datagram.frame)
         elif message.name is not None and message.qtype is not None:
             question = (datagram.src, message.name, message.qtype)
-            lookup = _repeated(open_by_question[question], datagram)
+            lookup = open_by_question[question].repeated(datagram)
             if lookup is None:
                 lookup = _asked(datagram)
                 lookups.append(lookup)
-                open_by_question[question] = [other for other in open_by_question[question] if not other.answered] + [lookup]
-            lookup.draft.tries += (datagram.ts_ns,)
-            lookup.draft.frames += (datagram.frame,)
-            lookup.asked.append((datagram.sport, message.id))
+            open_by_question[question].keep(lookup, datagram)
+            lookup.tries.append(datagram.ts_ns)
+            lookup.frames.append(datagram.frame)
             lookup.resolvers.add(datagram.dst)
             open_by_id[datagram.src, datagram.sport, message.id] = lookup
     clipped_ns = int(packets.ts_ns.max()) if len(packets) else 0
     for lookup in lookups:
         lookup.draft.facts["resolvers"] = len(lookup.resolvers)
+        lookup.draft.tries, lookup.draft.frames = tuple(lookup.tries), tuple(lookup.frames)
         if not lookup.answered:
             _leave_open(lookup.draft, clipped_ns)
     return [lookup for lookup in lookups if lookup.answered or tcp.flows.server_port[lookup.draft.flow] == DNS_PORT]
@@ -152,17 +183,6 @@ def _delivered(packets: Packets, row: I64, ts_ns: I64) -> tuple[Bools, I64]:
     return whole, last_ns
 
 
-def _repeated(candidates: list[Lookup], datagram: _Datagram) -> Lookup | None:
-    """The open lookup that a query repeats."""
-    for lookup in reversed(candidates):
-        waited_ns = datagram.ts_ns - lookup.draft.tries[-1]
-        if lookup.answered or waited_ns > _REPEAT_NS:
-            continue
-        if waited_ns >= _OTHER_ASKER_NS or (datagram.sport, datagram.message.id) in lookup.asked:
-            return lookup
-    return None
-
-
 def _asked(datagram: _Datagram) -> Lookup:
     message = datagram.message
     draft = Draft(datagram.flow, Protocol.DNS, _question(message), ending=Ending.GIVEN)
@@ -179,7 +199,7 @@ def _answer(lookup: Lookup, datagram: _Datagram) -> None:
     lookup.answered = True
     draft = lookup.draft
     draft.first_byte_ns = draft.end_ns = max(datagram.ts_ns, draft.start_ns)
-    draft.frames += (datagram.frame,)
+    lookup.frames.append(datagram.frame)
     _conclude(lookup, datagram.message)
 
 

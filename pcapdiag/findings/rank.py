@@ -137,6 +137,7 @@ def _finding(conclusion: Conclusion, reach: Reach, detector: Detector, clock: Cl
         caused_by=None,
         remedy=conclusion.remedy or detector.remedy,
         references=detector.references,
+        wireshark_filter=conclusion.wireshark_filter or detector.wireshark_filter,
         fingerprint=_fingerprint(conclusion, reach, clock),
     )
 

@@ -73,7 +73,8 @@ def summarise(tables: Tables, ledger: Ledger) -> Summary:
     for exchange in sorted(ledger.counted):
         agent, row, stalls = agent_of[exchange], tables.exchanges[exchange], stalls_of(ledger, exchange)
         wall[agent].append((row.start_ns, row.end_ns))
-        blocked[agent] += [(entry.start_ns, entry.end_ns) for entry in stalls]
+        claimed = (entry for entry in ledger.exchanges[exchange] if entry.sign is not None and entry.label.code not in NOT_CAUSES)
+        blocked[agent] += [(entry.start_ns, entry.end_ns) for entry in (*stalls, *claimed)]
         counts[agent] += 1
         stalled += bool(stalls)
     for entry in ledger.calls:

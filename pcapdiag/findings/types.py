@@ -124,6 +124,7 @@ class Conclusion:
     remedy: tuple[str, ...] = ()
     """Overrides the detector's remedy when it can be more exact."""
     wireshark_filter: str = ""
+    """Overrides the detector's filter when it can be more exact."""
     lowers_verdict: bool = False
     """Capture findings: medium instead of info."""
     identity: tuple[str, ...] = ()
@@ -184,6 +185,7 @@ class Finding:
     """Code of the finding that is its cause."""
     remedy: tuple[str, ...]
     references: tuple[str, ...]
+    wireshark_filter: str
     fingerprint: str
 
     @property

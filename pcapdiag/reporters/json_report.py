@@ -163,7 +163,7 @@ def _finding(finding: Finding, diagnosis: Diagnosis) -> Json:
         "details": {"variant": None, **_plain(conclusion.details)},
         "remedy": list(finding.remedy),
         "references": list(finding.references),
-        "wireshark_filter": conclusion.wireshark_filter,
+        "wireshark_filter": finding.wireshark_filter,
         "fingerprint": finding.fingerprint,
     }
 

@@ -96,8 +96,8 @@ def _diagnosis(finding: Finding, diagnosis: Diagnosis, summary: Summary) -> Iter
         lines.append(f"**Score:** {markdown(factors(finding.score))}")
     if conclusion.contrast:
         lines.append(f"**Rival:** {markdown(conclusion.contrast)}")
-    if conclusion.wireshark_filter:
-        lines.append(f"**Filter:** {markdown_code(conclusion.wireshark_filter)}")
+    if finding.wireshark_filter:
+        lines.append(f"**Filter:** {markdown_code(finding.wireshark_filter)}")
     lines += [f"**Remedy:** {markdown(step)}" for step in finding.remedy]
     if finding.references:
         lines.append(f"**Reference:** {'; '.join(map(markdown, finding.references))}")

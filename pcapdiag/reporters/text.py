@@ -124,8 +124,8 @@ def _diagnosis(finding: Finding, diagnosis: Diagnosis, summary: Summary, page: P
     _frames(finding, diagnosis, page, inner)
     if conclusion.contrast:
         field("rival", visible(conclusion.contrast))
-    if conclusion.wireshark_filter:
-        field("filter", visible(conclusion.wireshark_filter))
+    if finding.wireshark_filter:
+        field("filter", visible(finding.wireshark_filter))
     for number, step in enumerate(finding.remedy):
         field("remedy" if number == 0 else "", f"{'- ' if len(finding.remedy) > 1 else ''}{visible(step)}")
     if finding.references:

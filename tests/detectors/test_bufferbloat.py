@@ -42,8 +42,8 @@ def test_a_longer_route_stays_quiet() -> None:
 
 def test_a_short_detour_stays_quiet() -> None:
     """Too short for a level of its own; but a queue would have varied."""
-    detour = [30] * 15 + [300] * 4 + [30] * 15
-    assert conclusions(DETECTOR, merge(calls(50_000, detour), calls(50_001, detour), calls(50_002, detour)).trace()) == []
+    detour = [30] * 6 + [300] + [30] * 6
+    assert conclusions(DETECTOR, merge(*(calls(50_000 + number, detour) for number in range(12))).trace()) == []
 
 
 def test_one_connection_without_load_stays_quiet() -> None:

@@ -51,7 +51,7 @@ def test_losses_one_after_the_other_stay_quiet() -> None:
 
 
 def test_simultaneous_losses_of_paced_senders_stay_quiet() -> None:
-    assert conclusions(DETECTOR, fan_out(every_ms=5).trace()) == []
+    assert conclusions(DETECTOR, fan_out(every_ms=5, apart_ms=1.25).trace()) == []
 
 
 def test_losses_of_one_connection_stay_quiet() -> None:
