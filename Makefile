@@ -53,9 +53,13 @@ types: $(VENV)/.check ## Check the types (mypy --strict)
 contracts: $(VENV)/.check ## Check that data flows one way (import-linter)
 	$(BIN)/lint-imports
 
+.PHONY: bench
+bench: $(VENV)/.test tshark ## Time the TCP columns beside tshark on 300,000 packets
+	$(BIN)/python -m tests.bench.columns
+
 .PHONY: golden
-golden: $(VENV)/.test ## Rewrite the expected reports; read the diff before it is committed
-	$(BIN)/python -m pytest tests/test_samples.py --golden
+golden: $(VENV)/.test ## Rewrite the expected reports and the README's output; read the diff before it is committed
+	$(BIN)/python -m pytest tests/test_samples.py tests/test_readme.py --golden
 
 .PHONY: samples
 samples: $(VENV)/.lab ## Record the sample captures anew (needs root: it makes network namespaces)

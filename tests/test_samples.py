@@ -145,6 +145,15 @@ def test_the_seconds_at_the_client_are_those_that_its_applications_measured(case
         assert found_s == pytest.approx(measured_s, abs=allowed_s), label
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case not in NOT_JUDGED])
+def test_no_seconds_go_to_those_who_did_nothing(case: str) -> None:
+    told, by_cause = truth(case), report(case, "client")["summary"]["by_cause_s"]
+    assert sum(by_cause.get(code, 0.0) for code in NAMES["server-think"]) <= 1.1 * told["server_think_total_s"] + TOLERANCE_S
+    companions = set().union(*(COMPANIONS[label] | SECONDS_OF.get(label, set()) for label in told["root_causes"]))
+    stray_s = sum(seconds for code, seconds in by_cause.items() if code not in roots(case) | companions | NEUTRAL)
+    assert stray_s <= max(TOLERANCE_S, TOLERANCE * sum(told["stall_seconds_by_cause"].values()))
+
+
 @each_end
 def test_the_vantage_is_known_and_the_file_is_good(case: str, end: str) -> None:
     capture = report(case, end)["captures"][0]

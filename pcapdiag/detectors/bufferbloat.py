@@ -41,13 +41,13 @@ from pcapdiag.trace import Tables, Trace
 LABEL = Label(Tier.LATE, 1, "bufferbloat")
 LIMITS = Limits(
     queue=Limit(50, "ms", "bufferbloat.net: more than this under load is felt; CoDel's target is 5 ms (RFC 8289)"),
-    correlation=Limit(0.6, "ratio", "Spearman's coefficient of bytes in flight and round trip: the queue is made of them"),
-    samples=Limit(10, "samples", "fewer samples of a queue give no correlation"),
-    breath=Limit(0.25, "ratio", "a queue of others varies by at least this share of its median; a longer route does not"),
-    own_share=Limit(0.25, "ratio", "share of the bytes sent while the queue stood: whoever sent that many made it"),
+    correlation=Limit(0.6, "", "Spearman's coefficient of bytes in flight and round trip: the queue is made of them"),
+    samples=Limit(10, "", "fewer samples of a queue give no correlation"),
+    breath=Limit(0.25, "", "a queue of others varies by at least this share of its median; a longer route does not"),
+    own_share=Limit(0.25, "", "share of the bytes sent while the queue stood: whoever sent that many made it"),
     initial_window=Limit(14_600, "bytes", "RFC 6928: ten packets leave at once, smaller requests fill no queue"),
     step=Limit(5, "ms", "steps of the floor this large are changes of route (path-change)"),
-    step_share=Limit(0.2, "ratio", "the same, relative to the floor"),
+    step_share=Limit(0.2, "", "the same, relative to the floor"),
 )
 
 

@@ -39,7 +39,7 @@ from pcapdiag.stalls.sign import Confidence, Frame, Label, OfFlow, Sign, Tier
 from pcapdiag.trace import Tables, Trace
 
 LABEL = Label(Tier.DEAD, 1, "icmp-ptb-ignored")
-LIMITS = Limits(resends=Limit(2, "packets", "one packet may already have been on its way when the report came"))
+LIMITS = Limits(resends=Limit(2, "", "one packet may already have been on its way when the report came"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,10 @@ from pcapdiag.trace import Tables, Trace
 _NO_TIME = Label(Tier.REST, 8, "microburst")
 """Below every label of the ledger: its signs carry facts, never seconds."""
 LIMITS = Limits(
-    hot=Limit(0.5, "ratio", "share of the link rate that makes a bin hot (Zhang et al., IMC 2017)"),
-    mean=Limit(0.25, "ratio", "share of the link rate over a second; above it the link is busy, not hit by bursts"),
-    flows=Limit(4, "connections", "connections in one burst: a fan-out, not a single transfer"),
-    events=Limit(3, "bursts", "bursts before it is a habit"),
+    hot=Limit(0.5, "", "share of the link rate that makes a bin hot (Zhang et al., IMC 2017)"),
+    mean=Limit(0.25, "", "share of the link rate over a second; above it the link is busy, not hit by bursts"),
+    flows=Limit(4, "", "connections in one burst: a fan-out, not a single transfer"),
+    events=Limit(3, "", "bursts before it is a habit"),
     apart=Limit(5, "ms", "packets further apart than this are of two bursts"),
 )
 _HALF_SECOND_NS = 500_000_000

@@ -40,13 +40,13 @@ from pcapdiag.trace import Tables, Trace
 
 LABEL = Label(Tier.LOSS, 0, "microburst-loss")
 LIMITS = Limits(
-    hot=Limit(0.5, "ratio", "share of the link rate that makes a bin hot (Zhang et al., IMC 2017)"),
-    mean=Limit(0.25, "ratio", "share of the link rate over a second; above it the link is busy, not hit by a burst"),
-    flows=Limit(2, "connections", "one connection may lose packets for reasons of its own"),
-    crowd=Limit(3, "connections", "this many connections at once do not lose packets by chance"),
-    events=Limit(3, "bursts", "with fewer events or connections it is no pattern"),
+    hot=Limit(0.5, "", "share of the link rate that makes a bin hot (Zhang et al., IMC 2017)"),
+    mean=Limit(0.25, "", "share of the link rate over a second; above it the link is busy, not hit by a burst"),
+    flows=Limit(2, "", "one connection may lose packets for reasons of its own"),
+    crowd=Limit(3, "", "this many connections at once do not lose packets by chance"),
+    events=Limit(3, "", "with fewer events or connections it is no pattern"),
     least=Limit(4_000, "bytes", "in a hot millisecond: three packets; on slower links bins of 1 ms show nothing"),
-    passed=Limit(0.1, "ratio", "share of the burst that must get through; a broken link lets nothing pass"),
+    passed=Limit(0.1, "", "share of the burst that must get through; a broken link lets nothing pass"),
     together=Limit(50, "ms", "losses further apart than this, or a round trip, are not of one burst"),
     late_hole=Limit(200, "ms", "a lost tail shows at the receiver when the sender's timer (RFC 6298, Linux 200 ms) has fired"),
 )

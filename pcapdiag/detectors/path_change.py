@@ -42,9 +42,9 @@ from pcapdiag.trace import Tables, Trace
 LABEL = Label(Tier.LATE, 2, "path-change")
 LIMITS = Limits(
     least_step=Limit(5, "ms", "below that, scheduling and Wi-Fi jitter move the floor too"),
-    share=Limit(0.2, "ratio", "of the old floor: a step that a path of this length does not make by itself"),
-    load=Limit(2, "ratio", "times the bytes in flight: the step came with load, it may be a queue"),
-    packets=Limit(10, "packets", "packets in flight, the initial window of RFC 6928: less fills no queue"),
+    share=Limit(0.2, "", "of the old floor: a step that a path of this length does not make by itself"),
+    load=Limit(2, "", "times the bytes in flight: the step came with load, it may be a queue"),
+    packets=Limit(10, "", "packets in flight, the initial window of RFC 6928: less fills no queue"),
     short=Limit(2, "s", "a level seen for less than this is worth confidence 0.5"),
     long=Limit(10, "s", "a level seen for this long is no passing event"),
 )

@@ -39,7 +39,7 @@ from pcapdiag.trace import Tables, Trace
 LABEL = Label(Tier.SETUP, 0, "syn-loss")
 LIMITS = Limits(
     least_gap=Limit(0.9, "s", "RFC 6298 section 2.1: the first SYN timer is 1 s; ticks and jitter leave nine tenths"),
-    echo=Limit(0.5, "round trips", "a SYN-ACK sooner than half a round trip after a SYN answers an earlier one"),
+    echo=Limit(0.5, "", "a SYN-ACK sooner than half a round trip after a SYN answers an earlier one"),
 )
 
 

@@ -27,7 +27,7 @@ _LOOKED_AT: Final = 256
 class _Chain:
     """The attempts of a call so far; failed connects to the server it wanted are attempts, too."""
 
-    __slots__ = ("agent", "attempts", "number", "request")
+    __slots__ = ("agent", "attempts", "is_over", "number", "request")
 
     def __init__(self, number: int, agent: int, first: Exchange) -> None:
         self.number = number
@@ -35,6 +35,8 @@ class _Chain:
         self.attempts = [first]
         self.request: Exchange | None = None if first.protocol is Protocol.CONNECT else first
         """The latest attempt that got as far as a request."""
+        self.is_over = _is_final(first)
+        """Nothing can follow."""
 
     @property
     def last(self) -> Exchange:
@@ -44,6 +46,7 @@ class _Chain:
     def add(self, exchange: Exchange) -> None:
         """Takes the next attempt."""
         self.attempts.append(exchange)
+        self.is_over = _is_final(exchange)
         if exchange.protocol is not Protocol.CONNECT:
             self.request = exchange
 
@@ -61,11 +64,6 @@ class _Chain:
         if exchange.attempt not in (None, 1) or not _may_be_retried(last):
             return False
         return in_time and (request is None or exchange.protocol is Protocol.CONNECT or _may_be_same(request, exchange))
-
-    @property
-    def is_over(self) -> bool:
-        """Nothing can follow: the answer is final, and no later attempt will carry a count."""
-        return self.last.attempt is None and not _may_be_retried(self.last)
 
 
 class _OpenChains:
@@ -141,6 +139,11 @@ def _may_be_same(sooner: Exchange, later: Exchange) -> bool:
 def _id_of(exchange: Exchange) -> object:
     """The id its client gave the request; SDKs send the same one with every attempt."""
     return exchange.facts.get("x-request-id")
+
+
+def _is_final(exchange: Exchange) -> bool:
+    """Whether nothing can follow: the answer is final, and no later attempt will carry a count."""
+    return exchange.attempt is None and not _may_be_retried(exchange)
 
 
 def _may_be_retried(exchange: Exchange) -> bool:

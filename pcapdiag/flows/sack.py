@@ -8,6 +8,7 @@ import numpy as np
 
 from pcapdiag.columns import I64
 from pcapdiag.flows.pieces import key
+from pcapdiag.flows.segmented import group_starts, running_max, shifted
 from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Sacked
 from pcapdiag.packets.table import SackBlocks
@@ -36,28 +37,54 @@ def first_sacks(blocks: SackBlocks, entry_of_row: I64, sequence: Sequence, ack_n
     same_option = np.append(entry[1:] == entry[:-1], [False])
     inside = same_option & (left >= next_left) & (right <= next_right)
     duplicate = (index == 0) & ((right <= sequence.ack[entry]) | inside)
-    order = np.lexsort((index, entry))
-    rows: list[tuple[int, int, int, int, bool]] = []
-    current, cover = -1, _Cover()
-    for at, a, b, is_duplicate in zip(
-        entry[order].tolist(), left[order].tolist(), right[order].tolist(), duplicate[order].tolist(), strict=True
-    ):
-        fd = int(sequence.fd[at]) ^ 1
-        if fd != current:
-            current, cover = fd, _Cover()
-        if is_duplicate:
-            rows.append((fd, a, b, at, True))
-        else:
-            rows += [(fd, c, d, at, False) for c, d in cover.add(a, b)]
-    if not rows:
-        return Sacked.empty()
-    fds, starts, stops, ats, duplicates = (np.array(column) for column in zip(*rows, strict=True))
-    by_offset = np.argsort(key(fds, starts), kind="stable")
-    ats = ats[by_offset]
-    return Sacked(
-        fd=fds[by_offset], start=starts[by_offset], stop=stops[by_offset], segment=segment[ats], ts_ns=ts_ns[ats],
-        duplicate=duplicates[by_offset].astype(np.bool_),
-    )  # fmt: skip
+    fd = sequence.fd[entry] ^ 1
+    fresh = _first_named(fd[~duplicate], left[~duplicate], right[~duplicate], entry[~duplicate])
+    again = fd[duplicate], left[duplicate], right[duplicate], entry[duplicate]
+    fds, starts, stops, ats = (np.concatenate(columns) for columns in zip(fresh, again, strict=True))
+    is_again = np.arange(len(fds)) >= len(fresh[0])
+    order = np.lexsort((ats, key(fds, starts)))
+    ats = ats[order]
+    return Sacked(fd=fds[order], start=starts[order], stop=stops[order], segment=segment[ats], ts_ns=ts_ns[ats], duplicate=is_again[order])
+
+
+_Ranges = tuple[I64, I64, I64, I64]
+"""fd, start, stop, entry."""
+
+
+def _first_named(fd: I64, left: I64, right: I64, entry: I64) -> _Ranges:
+    """The parts of the blocks that no earlier one (a lower entry of the same fd) had named.
+
+    Nearly every block repeats one before it or makes it longer: those are cut by arrays. Only where what is left still
+    overlaps (blocks that grew together) are the parts found one by one.
+    """
+    order = np.lexsort((entry, key(fd, left)))
+    fd, left, right, entry = fd[order], left[order], right[order], entry[order]
+    reach = shifted(running_max(right, group_starts(key(fd, left))), group_starts(key(fd, left)))
+    start = np.maximum(left, reach)
+    grown = np.flatnonzero(right > start)
+    fd, start, right, entry = fd[grown], start[grown], right[grown], entry[grown]
+    order = np.lexsort((entry, key(fd, start)))
+    fd, start, right, entry = fd[order], start[order], right[order], entry[order]
+    alone = start >= shifted(running_max(right, group_starts(fd)), group_starts(fd))
+    clusters = np.flatnonzero(alone)
+    sizes = np.diff(clusters, append=len(fd))
+    single = clusters[sizes == 1]
+    parts = [part for begin, size in zip(clusters[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True)
+             for part in _untangled(fd, start, right, entry, slice(begin, begin + size))]  # fmt: skip
+    rest = np.array(parts, np.int64).reshape(-1, 4).T
+    return (
+        np.concatenate([fd[single], rest[0]]),
+        np.concatenate([start[single], rest[1]]),
+        np.concatenate([right[single], rest[2]]),
+        np.concatenate([entry[single], rest[3]]),
+    )
+
+
+def _untangled(fd: I64, start: I64, stop: I64, entry: I64, rows: slice) -> list[tuple[int, int, int, int]]:
+    """Overlapping ranges of one fd as disjoint ones, each with the first entry that named it."""
+    cover = _Cover()
+    mine = sorted(zip(entry[rows].tolist(), start[rows].tolist(), stop[rows].tolist(), strict=True))
+    return [(int(fd[rows.start]), c, d, at) for at, a, b in mine for c, d in cover.add(a, b)]
 
 
 def _signed(difference: I64) -> I64:

@@ -27,7 +27,7 @@ def shared_queue() -> Merged:
     return merge(calls(50_000, SWELL), calls(50_001, SWELL), calls(50_002, SWELL))
 
 
-def test_connections_that_slow_down_and_recover_together_fire() -> None:
+def test_a_queue_that_connections_share_fires() -> None:
     (found,) = conclusions(DETECTOR, shared_queue().trace())
     assert found.details["variant"] == "cross-traffic"
     assert found.confidence.value == 0.6

@@ -1,0 +1,51 @@
+"""duplicate-packets: copies that the capture made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pcapdiag.detectors.duplicate_packets import DETECTOR
+from pcapdiag.findings import FindingKind
+from pcapdiag.pipeline import diagnose, load
+from tests.detectors.opinion import LAB, conclusions, of_cuts
+from tests.wire import Wire
+
+
+def talk(*, copied: bool = True, **host: bool) -> Wire:
+    wire = Wire(rtt_ms=30, **host)
+    return (wire.duplicate() if copied else wire).handshake().http_get(body=20_000, think_ms=100).close()
+
+
+@pytest.mark.parametrize("host", [{}, {"timestamps": False}, {"ipv6": True}])
+def test_a_mirror_port_that_copies_everything_fires(host: dict[str, bool]) -> None:
+    trace = talk(**host).trace()
+    (found,) = conclusions(DETECTOR, trace)
+    assert (found.kind, found.lowers_verdict) == (FindingKind.CAPTURE, False)
+    assert found.details["copies"] * 2 == found.details["frames"]
+    assert len(found.frames) == 6
+
+
+def test_copies_are_no_retransmissions() -> None:
+    codes = {finding.code for finding in diagnose(talk().trace()).findings}
+    assert codes == {"duplicate-packets", "server-think"}
+
+
+def test_a_resend_stays_quiet() -> None:
+    wire = Wire(rtt_ms=30).handshake().send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", lose="after").wait(ms=220).resend()
+    assert conclusions(DETECTOR, wire.reply(b"HTTP/1.1 204 No Content\r\n\r\n").trace()) == []
+
+
+def test_single_packets_stay_quiet() -> None:
+    assert conclusions(DETECTOR, talk(copied=False).trace()) == []
+
+
+def test_a_cut_capture_raises_nothing(tmp_path: Path) -> None:
+    assert len(of_cuts(DETECTOR, talk(), tmp_path)) > 10
+
+
+@pytest.mark.skipif(not LAB.exists(), reason="the labelled captures are not here")
+def test_the_lab_agrees() -> None:
+    for quiet in ("clean-control", "link-blackout", "h2-hol", "tail-loss-rto", "retry-storm"):
+        assert conclusions(DETECTOR, load(str(LAB / quiet / "client.pcap"))) == [], quiet
