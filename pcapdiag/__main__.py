@@ -12,7 +12,7 @@ import click
 
 from pcapdiag.cli import cli
 from pcapdiag.cli.exits import Exit
-from pcapdiag.cli.terminal import say
+from pcapdiag.cli.terminal import has_stdout, say
 from pcapdiag.errors import PcapdiagError
 
 
@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and gives its exit code; `arguments` default to the program's own."""
     try:
         code = _run(sys.argv[1:] if arguments is None else list(arguments))
-        sys.stdout.flush()
+        if has_stdout():
+            sys.stdout.flush()
     except BrokenPipeError:
         # Who read us has enough. What is still buffered must not fail again when the interpreter closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

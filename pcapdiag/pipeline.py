@@ -59,7 +59,7 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
         except CaptureError as error:
             failures.append(Failure("input", str(error)))
             if len(failures) == len(paths):
-                raise
+                raise CaptureError("; ".join(failure.what for failure in failures)) from error
     packets = decode_packets((frames for reader in readers for frames in reader), losses)
     captures = tuple(reader.capture for reader in readers)
     tcp = group_flows(packets, captures, side=options.vantage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pcapdiag.exchanges.fields import UNKNOWN_NAME
-from pcapdiag.exchanges.h2log import H2Kind, make_log
+from pcapdiag.exchanges.h2log import H2Kind, H2Rows, make_log
 from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.losses import Loss
 from tests.paired import Read, paired
@@ -203,7 +203,7 @@ def test_the_log_keeps_what_flow_control_needs() -> None:
 
 
 def test_a_log_without_rows(wire: type[Wire]) -> None:
-    assert len(make_log([], paired(wire().handshake()).streams)) == 0
+    assert len(make_log(H2Rows(), paired(wire().handshake()).streams)) == 0
 
 
 def test_a_start_in_the_middle_keeps_what_it_can() -> None:

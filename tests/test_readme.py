@@ -40,7 +40,7 @@ def sample_output() -> str:
 
 
 def help_text() -> str:
-    done = CliRunner().invoke(cli, ["analyze", "--help"], prog_name="pcapdiag", terminal_width=80)
+    done = CliRunner().invoke(cli, ["analyze", "--help"], prog_name="pcapdiag", terminal_width=78)
     return f"```console\n$ pcapdiag analyze --help\n{done.output}```"
 
 

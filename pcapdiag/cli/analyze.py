@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from pcapdiag.cli.exits import Exit
-from pcapdiag.cli.terminal import has_colours, print_report, report_width, say
+from pcapdiag.cli.terminal import has_colours, print_report, report_width, say, to_terminal
 from pcapdiag.errors import OptionError, OutputError
 from pcapdiag.reporters import REPORTERS
 
@@ -99,7 +98,7 @@ def _write(diagnosis: Diagnosis, form: str, file: str) -> bool:
     """One report to its place; False when a file cannot be written, so that the other reports still can."""
     if file == STDOUT:
         shown = "ansi" if form == "text" and has_colours() else form
-        print_report(REPORTERS[shown](diagnosis, width=report_width(to_terminal=sys.stdout.isatty())))
+        print_report(REPORTERS[shown](diagnosis, width=report_width(to_terminal=to_terminal())))
         return True
     try:
         _save(REPORTERS[form](diagnosis, width=report_width(to_terminal=False)), file)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-import sys
 import textwrap
 from typing import TYPE_CHECKING
 
 import click
 
-from pcapdiag.cli.terminal import has_colours, print_report, report_width
+from pcapdiag.cli.terminal import has_colours, print_report, report_width, to_terminal
 from pcapdiag.errors import OptionError
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def command(code: str) -> None:
     if code in LABELS:
         print_report(f"{code}: {LABELS[code]}. A label of seconds that are nobody's fault; not a diagnosis.\n")
         return
-    text = page(find(code, DETECTORS), min(report_width(to_terminal=sys.stdout.isatty()), _WIDEST))
+    text = page(find(code, DETECTORS), min(report_width(to_terminal=to_terminal()), _WIDEST))
     print_report(text if has_colours() else click.unstyle(text))
 
 

@@ -30,9 +30,20 @@ def report_width(*, to_terminal: bool) -> int:
     return PLAIN_WIDTH
 
 
+def has_stdout() -> bool:
+    """Was the program started with a standard output? If not, Python has none, whatever the type of sys.stdout says."""
+    stdout: object = sys.stdout
+    return stdout is not None
+
+
+def to_terminal() -> bool:
+    """Does stdout go to a terminal?"""
+    return has_stdout() and sys.stdout.isatty()
+
+
 def has_colours() -> bool:
     """Does stdout go to a terminal that shows colours to somebody who wants them (no-color.org)?"""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return to_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def print_report(text: str) -> None:
@@ -41,6 +52,8 @@ def print_report(text: str) -> None:
     Raises:
         OutputError: the device is full or gone; a closed pipe stays a BrokenPipeError.
     """
+    if not has_stdout():
+        raise OutputError("there is no standard output")
     encoding = sys.stdout.encoding or "utf-8"
     try:
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))

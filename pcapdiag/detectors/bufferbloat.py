@@ -46,6 +46,7 @@ LIMITS = Limits(
     breath=Limit(0.25, "", "a queue of others varies by at least this share of its median; a longer route does not"),
     own_share=Limit(0.25, "", "share of the bytes sent while the queue stood: whoever sent that many made it"),
     initial_window=Limit(14_600, "bytes", "RFC 6928: ten packets leave at once, smaller requests fill no queue"),
+    release=Limit(0.05, "", "of the round trip: an ACK that arrives this close before an answer let it go"),
     step=Limit(5, "ms", "steps of the floor this large are changes of route (path-change)"),
     step_share=Limit(0.2, "", "the same, relative to the floor"),
 )
@@ -148,6 +149,7 @@ def _delayed(trace: Trace, queue: _Queue, trips: RoundTrips, exchange: Exchange,
         delay_ns = min(delay_ns, exchange.request_acked_ns - sent_ns - floor_ns)
     if delay_ns < limits.ns("queue") or _fills(trace, queue, exchange, sent_ns, delay_ns, limits):
         return
+    delay_ns = _until_released(trace, queue, exchange, sent_ns, delay_ns, floor_ns, limits)
     facts = Facts(delay_ns, floor_ns, int((history.rtt_ns - queue.floors)[queue.deep].max()), queue.correlation, queue.variant)
     own_floor = max(trips.far(exchange.flow).floor_ns(), 0)
     for start, end in late_intervals(exchange, usual_ns=floor_ns, late_ns=delay_ns, floor_ns=own_floor):
@@ -173,6 +175,31 @@ def _fills(trace: Trace, queue: _Queue, exchange: Exchange, sent_ns: int, delay_
     rows &= (trace.tcp.pieces.ts_ns > sent_ns - delay_ns) & (trace.tcp.pieces.ts_ns <= sent_ns)
     total = int((trace.tcp.pieces.stop[rows] - trace.tcp.pieces.start[rows]).sum())
     return own >= limits.own_share * total
+
+
+def _until_released(trace: Trace, queue: _Queue, exchange: Exchange, sent_ns: int, delay_ns: int, floor_ns: int, limits: Limits) -> int:
+    """The delay, up to the answer when that had to wait for an ACK that stood in the queue as well.
+
+    A server whose timer ran out because of the queue resends in vain and may then send only what ACKs allow (RFC 5681
+    section 3.1): its answer leaves when a packet of the client, sent a queue's length ago, arrives.
+    """
+    answered_ns = exchange.first_byte_ns
+    rest_ns = answered_ns - sent_ns - delay_ns - floor_ns
+    if exchange.is_setup or answered_ns > exchange.end_ns or rest_ns < limits.ns("queue"):
+        return delay_ns
+    resent = trace.tcp.recoveries
+    in_vain = resent.spurious & (resent.fd == 2 * exchange.flow + 1) & (resent.resent_ns < answered_ns)
+    since_ns = answered_ns - 2 * (delay_ns + floor_ns)
+    if not (in_vain & (resent.resent_ns > since_ns)).any():
+        return delay_ns
+    rows = slice(int(trace.flows.begin[exchange.flow]), int(trace.flows.stop[exchange.flow]))
+    segments = trace.segments
+    own = (segments.direction[rows] == CLIENT_TO_SERVER) & (segments.ts_ns[rows] > since_ns) & (segments.ts_ns[rows] < answered_ns)
+    for left_ns in segments.ts_ns[rows][own].tolist():
+        around = queue.history.around(left_ns)
+        if len(around) and abs(left_ns + int(np.median(around)) - answered_ns) <= limits.release * int(np.median(around)):
+            return delay_ns + rest_ns
+    return delay_ns
 
 
 def _with_own(exchange: Exchange, sent_ns: int, frames: tuple[Frame, ...]) -> tuple[Frame, ...]:

@@ -36,6 +36,7 @@ from pcapdiag.trace import Tables, Trace
 
 LIMITS = Limits(
     least_gap=Limit(200, "ms", "stall trigger; shorter pauses are the stream's own pace"),
+    material=Limit(50, "ms", "the severity floor: less than this per server is nobody's complaint"),
     clock=Limit(0.8, "", "a sender's clock that ran for four fifths of the pause shows a quiet sender; ticks are coarse"),
     shown=Limit(6, "", "pauses cited per stream, the longest"),
 )
@@ -94,6 +95,8 @@ def _clock_ran(trace: Trace, first: int, last: int, before: int, after: int, sha
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
     """One conclusion per client host and server."""
     for share in shares(ledger, INTER_TOKEN_GAP.code, tables):
+        if share.stall_ns < LIMITS.ns("material"):  # what other causes left over of a pause that was theirs
+            continue
         proof = _proof(share, signs)
         longest = max(share.intervals, key=lambda interval: (interval[2] - interval[1], -interval[1]))
         gaps, count = len(share.intervals), len(share.exchanges)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.draft import Draft, Ending
+from pcapdiag.exchanges.h2log import H2Rows
 from pcapdiag.exchanges.lookups import DNS_PORT, Lookup, pair_dns_over_tcp
 from pcapdiag.exchanges.pair_h2 import H2Pairing
 from pcapdiag.exchanges.pair_http1 import Http1Pairing, Tunnel
@@ -19,7 +20,6 @@ from pcapdiag.exchanges.tls_talk import Talk
 from pcapdiag.protocols.guess import LOOK_LEN, Application, guess
 
 if TYPE_CHECKING:
-    from pcapdiag.exchanges.h2log import Row
     from pcapdiag.flows.table import TcpTables
     from pcapdiag.losses import Losses
     from pcapdiag.streams import Streams
@@ -33,7 +33,7 @@ class Readings:
     """What the bytes of all connections said, before any time is looked up."""
 
     drafts: list[Draft] = field(default_factory=list)
-    h2_rows: list[Row] = field(default_factory=list)
+    h2_rows: H2Rows = field(default_factory=H2Rows)
     tls: list[TlsPairing] = field(default_factory=list)
     lookups: list[Lookup] = field(default_factory=list)
     """Over TCP."""

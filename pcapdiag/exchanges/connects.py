@@ -70,10 +70,11 @@ def find_connects(packets: Packets, tcp: TcpTables) -> list[Draft]:
     flows = tcp.flows
     columns = (flows.syn_ack_ns, flows.established_ns, flows.rst_ns, flows.rst_direction)
     syn_acks, established, resets, reset_by = (column.tolist() for column in columns)
+    servers = list(zip(flows.server.tolist(), flows.server_port.tolist(), strict=True))
+    names = {server: packets.addresses.endpoint(*server) for server in set(servers)}
     drafts = []
     for flow, tries in attempts.tries.items():
-        server = packets.addresses.endpoint(int(flows.server[flow]), int(flows.server_port[flow]))
-        draft = Draft(flow, Protocol.CONNECT, server, ending=Ending.GIVEN)
+        draft = Draft(flow, Protocol.CONNECT, names[servers[flow]], ending=Ending.GIVEN)
         draft.tries, draft.frames = tuple(tries), tuple(attempts.frames[flow][:_CITED])
         draft.start_ns = draft.request_start_ns = draft.request_end_ns = tries[0]
         draft.first_byte_ns = syn_acks[flow]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Final
@@ -67,15 +68,23 @@ class H2Log(Table):
         return self.take(slice(int(low), int(high)))
 
 
-Row = tuple[int, int, int, int, int, bool]
-"""fd, offset_stop, kind, stream_id, value, end_stream."""
+class H2Rows:
+    """Rows of a log that is being written, without times."""
+
+    def __init__(self) -> None:
+        self._numbers = array("q")
+        self.add = self._numbers.extend
+        """Takes fd, offset_stop, kind, stream_id, value, end_stream."""
+
+    def columns(self) -> list[I64]:
+        """The six columns, in the order in which rows were added."""
+        table = np.frombuffer(self._numbers, np.int64) if self._numbers else np.empty(0, np.int64)
+        return [np.ascontiguousarray(column) for column in table.reshape(-1, 6).T]
 
 
-def make_log(rows: list[Row], streams: Streams) -> H2Log:
+def make_log(rows: H2Rows, streams: Streams) -> H2Log:
     """The log of all flows: times are looked up in three calls."""
-    if not rows:
-        return H2Log.empty()
-    fd, stop, kind, stream_id, value, end_stream = (np.asarray(column) for column in zip(*rows, strict=True))
+    fd, stop, kind, stream_id, value, end_stream = rows.columns()
     last = stop - 1
     in_order = streams.in_order(fd, last)
     order = np.lexsort((stop, fd, in_order, fd >> 1))

@@ -28,7 +28,7 @@ from pcapdiag.protocols.http2 import Http2Reader
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pcapdiag.exchanges.h2log import Row
+    from pcapdiag.exchanges.h2log import H2Rows
     from pcapdiag.exchanges.tape import Tape
 
 _HEADER_TABLE_SIZE: Final = 1  # RFC 9113 section 6.5.2
@@ -54,7 +54,7 @@ class H2Pairing:
     """The connection starts with these tapes: both prefaces are there."""
     losses: Losses
     capture: int
-    log: list[Row]
+    log: H2Rows
     """Rows are added here."""
     keys: str = "plain"
     _streams: dict[int, _Stream] = field(default_factory=dict)
@@ -89,11 +89,14 @@ class H2Pairing:
             GoawayReceived: self._goaway,
             Fault: self._fault,
         }
-        for event in (*tape.play(reader), *reader.finish(closed=closed)):
+        for event in tape.play(reader):
             if (handle := handlers.get(type(event))) is not None:
                 handle(event)
             if peer is not None and isinstance(event, SettingsReceived) and _HEADER_TABLE_SIZE in event.values:
                 peer.set_header_table_size(event.values[_HEADER_TABLE_SIZE])
+        for event in reader.finish(closed=closed):
+            if (handle := handlers.get(type(event))) is not None:
+                handle(event)
 
     def _stream(self, number: int) -> _Stream | None:
         """The stream, made up if its request was not captured; None for streams the server opened."""
@@ -222,4 +225,4 @@ class H2Pairing:
             self.losses.add(Loss.HPACK_LOST, capture=self.capture)
 
     def _log(self, stop: int, kind: H2Kind, stream_id: int, value: int, end_stream: bool = False) -> None:
-        self.log.append((self._fd, stop, kind, stream_id, value, end_stream))
+        self.log.add((self._fd, stop, kind, stream_id, value, end_stream))

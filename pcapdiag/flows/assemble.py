@@ -113,8 +113,10 @@ class _Tcp:
         has_sack = np.zeros(len(packets), np.bool_)
         has_sack[packets.sacks.row] = True
         window = packets.window[rows].astype(np.int64)
+        flow_first = group_starts(self.segment_flow)
+        to_probe = measure.answers_probe(flow_first, self.segment_direction, _placed(seg.kind, self.order))[self.order]
         duplicate = measure.duplicate_acks(
-            seg, flags=flags, payload_len=self.payload_len, window=packets.window[rows], has_sack=has_sack[rows]
+            seg, flags=flags, payload_len=self.payload_len, window=packets.window[rows], has_sack=has_sack[rows], to_probe=to_probe
         )
         packets_sent = np.maximum(1, -(-self.payload_len // np.maximum(self._mss(packets, shakes), 1)))
         numbered = (packets.ip_id[rows] != 0) & (packets.ip_version[rows] == 4) & ((flags & (SYN | RST)) == 0)
@@ -126,7 +128,6 @@ class _Tcp:
             "has_sack": has_sack[rows], "flags": flags,
         }  # fmt: skip
         placed = {name: _placed(values, self.order) for name, values in table.items()}
-        flow_first = group_starts(self.segment_flow)
         flight = measure.in_flight(
             flow_first, self.segment_direction, _placed(seg.stop, self.order), placed["ack"], _placed(occupies, self.order)
         )

@@ -14,6 +14,10 @@ _KNOWN_PORT_MAX = 1023
 """System ports (RFC 6335 section 6): whoever uses one serves."""
 
 
+_LATE_SYN = 1 << 20
+"""A SYN captured behind packets of its own connection lies at most a first flight below them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grouping:
     """Packets in flow order: rows[begin[f]:begin[f]+length[f]] are those of flow f, by time."""
@@ -41,7 +45,7 @@ def group_packets(packets: Packets, kept: Rows) -> Grouping:
         packets: the packets.
         kept: rows to use, by time.
 
-    A SYN with another sequence number on a five-tuple that already has one opens a new flow (RFC 9293 section 3.6.1).
+    A SYN whose number does not fit the packets before it on its five-tuple opens a new flow (RFC 9293 section 3.6.1).
     """
     proto = packets.proto[kept]
     usable = ((proto == TCP) | (proto == UDP)) & (packets.frag_offset[kept] == 0) & (packets.sport[kept] + packets.dport[kept] > 0)
@@ -84,21 +88,36 @@ def _by_tuple(low: I64, high: I64, is_udp: Bools) -> tuple[Rows, Bools]:
 
 
 def _reopened(packets: Packets, rows: Rows, source: I64, first: Bools) -> Bools:
-    """True at a SYN whose sender already sent one with another sequence number on this tuple."""
+    """True at a SYN of a connection that the packets before it on this tuple do not belong to.
+
+    They do when its sender's last SYN had the same number, or when the packet before it lies close above it: a SYN may
+    have been captured late.
+    """
     again = np.zeros(len(rows), np.bool_)
     flags = packets.flags[rows]
     syn = (flags & (SYN | ACK | RST | FIN)) == SYN
-    at = np.flatnonzero(syn)
-    if len(at) < 2:
+    at = np.flatnonzero(syn & ~first)
+    if not len(at):
         return again
-    group = np.cumsum(first)[at]
-    sender, seq = source[at], packets.seq[rows[at]]
-    # The SYN before, of the same tuple and sender: sort by (tuple, sender), time kept.
-    order = np.lexsort((np.arange(len(at)), sender, group))
-    same = (group[order][1:] == group[order][:-1]) & (sender[order][1:] == sender[order][:-1])
-    other = same & (seq[order][1:] != seq[order][:-1])
-    again[at[order[1:][other]]] = True
+    seq = packets.seq[rows[at]].astype(np.int64)
+    own = source[at - 1] == source[at]
+    before = np.where(own, packets.seq[rows[at - 1]], packets.ack[rows[at - 1]]).astype(np.int64)
+    speaks = own | ((flags[at - 1] & ACK) > 0)
+    foreign = speaks & (((before - seq) & 0xFFFFFFFF) > _LATE_SYN)
+    again[at[foreign]] = True
+    later, same_number = _syn_pairs(packets, rows, source, syn, first)
+    again[later] = ~same_number
     return again
+
+
+def _syn_pairs(packets: Packets, rows: Rows, source: I64, syn: Bools, first: Bools) -> tuple[I64, Bools]:
+    """Places of SYNs that follow another of the same tuple and sender, and whether both have the same number."""
+    at = np.flatnonzero(syn)
+    group, sender, seq = np.cumsum(first)[at], source[at], packets.seq[rows[at]]
+    order = np.lexsort((np.arange(len(at)), sender, group))
+    follows = (group[order][1:] == group[order][:-1]) & (sender[order][1:] == sender[order][:-1])
+    later, earlier = order[1:][follows], order[:-1][follows]
+    return at[later], seq[later] == seq[earlier]
 
 
 def _roles(packets: Packets, rows: Rows, source: I64, target: I64, begin: I64) -> tuple[I64, I64, Bools]:

@@ -57,7 +57,9 @@ def read_handshakes(packets: Packets, rows: Rows, direction: U8, begin: I64) -> 
     return Handshakes(
         syn_ns=syn_ns, syn_count=syn_count, syn_ack_ns=syn_ack_ns, syn_ack_count=syn_ack_count, established_ns=ack_ns,
         near_rtt_ns=np.maximum(near, -1), far_rtt_ns=np.maximum(far, -1), client_mss=client.mss, server_mss=server.mss,
-        client_shift=_shift(client, server), server_shift=_shift(server, client),
+        client_shift=_shift(client, server),
+        # A SYN-ACK has the option only when the SYN had it (RFC 7323 section 2.2): the server's own scale needs no SYN.
+        server_shift=np.where(~client.seen & (server.shift >= 0), np.minimum(server.shift, 14), _shift(server, client)).astype(np.int8),
         sack_ok=np.where(refused, 0, np.where(client.seen & server.seen, 1, -1)).astype(np.int8),
         client_fin_ns=_time(ts_ns, _first(fin & from_client, position, begin)),
         server_fin_ns=_time(ts_ns, _first(fin & ~from_client, position, begin)),

@@ -6,7 +6,7 @@ import numpy as np
 
 from pcapdiag.columns import I32, I64, U8, U16, Bools
 from pcapdiag.flows.pieces import key
-from pcapdiag.flows.segmented import LOWEST, group_starts, running_max, shifted
+from pcapdiag.flows.segmented import LOWEST, group_starts, last_index_where, running_max, shifted
 from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Acks, Kind, Pieces
 from pcapdiag.packets.table import ACK, FIN, RST, SYN
@@ -60,12 +60,25 @@ def in_flight(flow_first: Bools, direction: U8, stop: I64, ack: I64, occupies: B
     return result
 
 
-def duplicate_acks(sequence: Sequence, *, flags: U8, payload_len: I64, window: U16, has_sack: Bools) -> I32:
-    """Number of each duplicate ACK in its series, 0 for others (RFC 5681 section 2; with SACK the window may change). fd order."""
+def answers_probe(flow_first: Bools, direction: U8, kind: U8) -> Bools:
+    """Was the last packet of the other direction a keep-alive? Inputs by flow, then time."""
+    result = np.zeros(len(kind), np.bool_)
+    for way in (0, 1):
+        last = last_index_where(direction != way, flow_first)
+        mine = (direction == way) & (last >= 0)
+        result[mine] = kind[last[mine]] == Kind.KEEP_ALIVE
+    return result
+
+
+def duplicate_acks(sequence: Sequence, *, flags: U8, payload_len: I64, window: U16, has_sack: Bools, to_probe: Bools) -> I32:
+    """Number of each duplicate ACK in its series, 0 for others. fd order.
+
+    RFC 5681 section 2; with SACK the window may change, and the answer to a keep-alive (`to_probe`) is none.
+    """
     pure = (payload_len == 0) & ((flags & (SYN | FIN | RST)) == 0) & ((flags & ACK) > 0) & (sequence.kind == Kind.CONTROL)
     at_next = (sequence.high_before == LOWEST) | (sequence.seq == sequence.high_before)
     last_window = shifted(window.astype(np.int64), sequence.first, -1)
-    repeated = pure & at_next & (sequence.ack == sequence.acked_before) & (window > 0) & ((window == last_window) | has_sack)
+    repeated = pure & at_next & (sequence.ack == sequence.acked_before) & (window > 0) & ((window == last_window) | has_sack) & ~to_probe
     new_series = sequence.first | (sequence.ack > sequence.acked_before)
     count = np.cumsum(repeated)
     base = np.maximum.accumulate(np.where(new_series, count - repeated, 0))

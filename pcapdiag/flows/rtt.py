@@ -16,13 +16,14 @@ _AROUND_NS = 100_000_000
 class Samples:
     """RTT samples of one half of a flow, by time of the ACK. Every exchange of the flow asks for the same least and median one."""
 
-    __slots__ = ("_floor_ns", "_median_ns", "rtt_ns", "ts_ns")
+    __slots__ = ("_by_sending", "_floor_ns", "_median_ns", "rtt_ns", "ts_ns")
 
     def __init__(self, ts_ns: I64, rtt_ns: I64) -> None:
         self.ts_ns = ts_ns
         self.rtt_ns = rtt_ns
         self._floor_ns = int(rtt_ns.min()) if len(rtt_ns) else -1
         self._median_ns: int | None = None
+        self._by_sending: tuple[I64, I64] | None = None
 
     def floor_ns(self) -> int:
         """The least sample; -1 for none."""
@@ -35,16 +36,24 @@ class Samples:
         return self._median_ns
 
     def at(self, ts_ns: int) -> int:
-        """The round trip around a moment: the least of the close samples, else the nearest within 1 s, else the median; -1 for none."""
+        """The round trip of packets sent around a moment; -1 for none.
+
+        The least of those sent close to it, else of the nearest within 1 s, else the median. When they were acknowledged
+        does not matter: in a queue that grows, the ACKs that arrive now tell how long it was a round trip ago.
+        """
         if not len(self.ts_ns):
             return -1
-        low, high = np.searchsorted(self.ts_ns, [ts_ns - _AROUND_NS, ts_ns + _AROUND_NS + 1])
+        if self._by_sending is None:
+            sent = self.ts_ns - self.rtt_ns
+            order = np.argsort(sent, kind="stable")
+            self._by_sending = sent[order], self.rtt_ns[order]
+        sent_ns, rtt_ns = self._by_sending
+        low, high = np.searchsorted(sent_ns, [ts_ns - _AROUND_NS, ts_ns + _AROUND_NS + 1])
         if low < high:
-            return int(self.rtt_ns[low:high].min())
-        row = int(np.searchsorted(self.ts_ns, ts_ns))
-        near = [i for i in (row - 1, row) if 0 <= i < len(self.ts_ns)]
-        best = min(near, key=lambda i: abs(int(self.ts_ns[i]) - ts_ns))
-        return int(self.rtt_ns[best]) if abs(int(self.ts_ns[best]) - ts_ns) <= _NEAR_NS else self.median_ns()
+            return int(rtt_ns[low:high].min())
+        near = [i for i in (int(low) - 1, int(low)) if 0 <= i < len(sent_ns)]
+        best = min(near, key=lambda i: abs(int(sent_ns[i]) - ts_ns))
+        return int(rtt_ns[best]) if abs(int(sent_ns[best]) - ts_ns) <= _NEAR_NS else self.median_ns()
 
 
 class RoundTrips:

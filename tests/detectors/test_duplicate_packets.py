@@ -13,8 +13,8 @@ from tests.detectors.opinion import LAB, conclusions, of_cuts
 from tests.wire import Wire
 
 
-def talk(*, copied: bool = True, **host: bool) -> Wire:
-    wire = Wire(rtt_ms=30, **host)
+def talk(*, copied: bool = True, timestamps: bool = True, ipv6: bool = False) -> Wire:
+    wire = Wire(rtt_ms=30, timestamps=timestamps, ipv6=ipv6)
     return (wire.duplicate() if copied else wire).handshake().http_get(body=20_000, think_ms=100).close()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pcapdiag.detectors.inter_token_gap import DETECTOR
+from pcapdiag.detectors.inter_token_gap import DETECTOR, signs
 from pcapdiag.pipeline import diagnose, load
 from tests.detectors.opinion import LAB, conclusions, of_cuts
 from tests.wire import Wire
@@ -41,8 +41,9 @@ def test_a_pause_of_the_producer_fires(vantage: Vantage, timestamps: bool, sure:
 
 
 def test_the_evidence_takes_no_time_from_other_labels() -> None:
-    trace = stream().trace()
-    assert all(sign.start_ns == sign.end_ns for sign in DETECTOR.signs(trace, DETECTOR.limits) if DETECTOR.signs)
+    found = list(signs(stream().trace(), DETECTOR.limits))
+    assert found
+    assert all(sign.start_ns == sign.end_ns for sign in found)
 
 
 def test_tokens_whose_clock_stood_still_are_doubted() -> None:

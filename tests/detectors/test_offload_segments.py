@@ -18,7 +18,7 @@ def upload(length: int = 14_480) -> Wire:
     return wire.reply(b"HTTP/1.1 204 No Content\r\n\r\n")
 
 
-def test_packets_above_the_mss_fire() -> None:
+def test_fires_for_packets_above_the_mss() -> None:
     (found,) = conclusions(DETECTOR, upload().trace())
     assert (found.kind, found.lowers_verdict) == (FindingKind.CAPTURE, False)
     assert found.details["super_segments"] == 1

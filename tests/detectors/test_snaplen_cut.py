@@ -25,7 +25,7 @@ def cut(folder: Path, snaplen: int = 96) -> Trace:
     return load(str(path))
 
 
-def test_cut_packets_fire(tmp_path: Path) -> None:
+def test_fires_for_cut_packets(tmp_path: Path) -> None:
     (found,) = conclusions(DETECTOR, cut(tmp_path))
     assert (found.kind, found.lowers_verdict) == (FindingKind.CAPTURE, True)
     assert found.details["snaplens"] == [96]
