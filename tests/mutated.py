@@ -113,7 +113,7 @@ _WHERE: Final = st.integers(0, 2 * _SHOWN)
 
 
 def _changed(packets: Packets, index: int, change: Callable[[Packet], Packet]) -> Packets:
-    at = index % len(packets)
+    at = index % max(len(packets), 1)
     return [*packets[:at], change(packets[at]), *packets[at + 1 :]] if packets else packets
 
 

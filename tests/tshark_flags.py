@@ -13,13 +13,14 @@ from pcapdiag.packets.table import FIN, RST, SYN, TCP
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pcapdiag.columns import I64, Bools, Rows
     from pcapdiag.trace import Trace
 
 Facts = dict[str, dict[int, int]]
-"""Name -> frame -> value; flags have the value 1, and only where they are set."""
+"""What is said -> of which frame -> the value; flags have the value 1, and only where they are set."""
 
 AGAIN = ("retransmission", "fast_retransmission", "spurious_retransmission", "out_of_order")
-FIELDS = ("duplicate_ack_num", "bytes_in_flight", "lost_segment", "zero_window", "keep_alive", "reused_ports")
+FIELDS = ("duplicate_ack", "bytes_in_flight", "lost_segment", "zero_window", "keep_alive", "reused_ports")
 NAMES = ("again", *FIELDS, "window")
 OPTIONS = ("tcp.desegment_tcp_streams:FALSE", "ip.defragment:FALSE", "ipv6.defragment:FALSE")
 
@@ -37,7 +38,7 @@ def theirs(path: Path) -> Facts:
             facts["again"][int(frame)] = 1
         for name, value in zip((*FIELDS, "window"), values[len(AGAIN) :], strict=True):
             if value:
-                facts[name][int(frame)] = int(value) if value.isdigit() else 1
+                facts[name][int(frame)] = int(value) if name in {"bytes_in_flight", "window"} else 1
     return facts
 
 
@@ -45,23 +46,40 @@ def ours(trace: Trace) -> Facts:
     """What the columns of step 3 say, in Wireshark's words."""
     seg, flows, frame = trace.segments, trace.flows, trace.packets.frame[trace.segments.row]
     old = np.isin(seg.kind, (Kind.SEEN_AGAIN, Kind.FILL, Kind.SYN_AGAIN)) | (np.isin(seg.kind, (Kind.NEW, Kind.FIN)) & (seg.sends > 1))
-    reopened = _reopened(trace)
     masks = {
         "again": old,
         "lost_segment": seg.gap_len > 0,
+        "duplicate_ack": (seg.dup_ack > 0) & ~_window_changed(trace),
         "zero_window": (seg.window == 0) & ((seg.flags & (SYN | FIN | RST)) == 0),
         "keep_alive": seg.kind == Kind.KEEP_ALIVE,
-        "reused_ports": np.isin(np.arange(len(seg)), flows.begin[reopened]),
+        "reused_ports": np.isin(np.arange(len(seg)), flows.begin[_reopened(trace)]),
     }
     facts: Facts = {name: dict.fromkeys(frame[mask].tolist(), 1) for name, mask in masks.items()}
-    columns = {"duplicate_ack_num": (seg.dup_ack, 1), "bytes_in_flight": (seg.in_flight_len, 1), "window": (seg.window, 0)}
-    for name, (values, least) in columns.items():
-        shown = values >= least
-        facts[name] = dict(zip(frame[shown].tolist(), values[shown].tolist(), strict=True))
+    clean = (seg.in_flight_len >= 1) & ~np.isin(2 * seg.flow + seg.direction, _disturbed(trace)) & ((seg.flags & FIN) == 0)
+    facts["bytes_in_flight"] = dict(zip(frame[clean].tolist(), seg.in_flight_len[clean].tolist(), strict=True))
+    facts["window"] = dict(zip(frame.tolist(), seg.window.tolist(), strict=True))
     return facts
 
 
-def _reopened(trace: Trace) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def _window_changed(trace: Trace) -> Bools:
+    """ACKs with another window than the one before: with SACK blocks duplicates to us (RFC 6675), never to Wireshark."""
+    fd = 2 * trace.segments.flow.astype(np.int64) + trace.segments.direction
+    order = np.argsort(fd, kind="stable")
+    window = trace.packets.window[trace.segments.row][order]
+    changed = np.ones(len(order), np.bool_)
+    changed[order[1:]] = (window[1:] != window[:-1]) | (np.diff(fd[order]) != 0)
+    return changed
+
+
+def _disturbed(trace: Trace) -> I64:
+    """Directions with losses or SACK, where Wireshark leaves out what the receiver holds beyond a hole, and we do not."""
+    seg = trace.segments
+    fd = 2 * seg.flow.astype(np.int64) + seg.direction
+    lost = (seg.gap_len > 0) | np.isin(seg.kind, (Kind.SEEN_AGAIN, Kind.FILL, Kind.SYN_AGAIN, Kind.KEEP_ALIVE))
+    return np.union1d(fd[lost], fd[seg.has_sack] ^ 1)
+
+
+def _reopened(trace: Trace) -> Rows:
     """TCP flows whose endpoints an earlier flow had."""
     flows = trace.flows
     seen: set[tuple[int, ...]] = set()
@@ -81,7 +99,8 @@ def differences(trace: Trace, path: Path) -> dict[str, tuple[int, list[int], lis
     mine, other = ours(trace), theirs(path)
     found = {}
     for name in NAMES:
-        a = {item for item in other[name].items() if item[0] in known}
+        wanted = mine[name].keys() if name == "bytes_in_flight" else known
+        a = {item for item in other[name].items() if item[0] in wanted}
         b = set(mine[name].items())
         found[name] = len(a & b), sorted(frame for frame, _ in a - b), sorted(frame for frame, _ in b - a)
     return found

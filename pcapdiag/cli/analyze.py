@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pcapdiag.findings import Diagnosis
 
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
-GRADES: Final = ("A", "B", "C", "D", "E", "F")
+GRADES: Final = ("A", "B", "C", "D", "F")
 SIDES: Final = ("client", "server", "middle")
 
 STDOUT: Final = "-"

@@ -4,7 +4,8 @@
 It takes the time between request and response that no other cause explains and that is not the path's: seen from the
 client, from the acknowledgment of the last request byte to the first response byte; seen from the server, exactly from
 request in to response out. Pauses inside an answer that is no token stream, and before a stream's first token, count
-as well. It is always reported when it adds up to 50 ms or more: model time is where most of an agent's time goes.
+as well. It is always reported when it adds up to 50 ms or more: model time is where most of an agent's time goes. Only
+work longer than the stall trigger, max(2 round trips, 200 ms), counts as blocked time and in the ranking.
 
 ## Why it matters
 No change in the network makes it shorter. It is the time to first token of a model, or the work of a tool.
@@ -47,13 +48,15 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         spent: dict[int, int] = defaultdict(int)
         for exchange, start, end in share.intervals:
             spent[exchange] += end - start
+        stalls = tuple(one for one in share.intervals if one[2] - one[1] >= ledger.trigger_ns[one[0]])
         slowest = max(spent, key=lambda exchange: (spent[exchange], -exchange))
         row = tables.exchanges[slowest]
         count = len(spent)
         typical = round(median(spent.values()) / 1e9, 6)
         yield Conclusion(
-            code=SERVER_THINK.code, kind=FindingKind.CAUSE, stall_ns=share.stall_ns, intervals=share.intervals,
-            confidence=_confidence(share, tables), exchanges=share.exchanges, flows=share.flows,
+            code=SERVER_THINK.code, kind=FindingKind.CAUSE, stall_ns=share.stall_ns, intervals=stalls,
+            confidence=_confidence(share, tables), exchanges=tuple(sorted({one[0] for one in stalls})) or share.exchanges,
+            flows=share.flows,
             frames=_frames(share, sorted(spent, key=lambda exchange: (-spent[exchange], exchange))[:SHOWN], tables),
             summary=f"{share.server} worked {share.stall_ns / 1e9:.2f} s on {count} {'request' if count == 1 else 'requests'} of "
             f"{share.client}: {typical:.3f} s in the median, {spent[slowest] / 1e9:.2f} s at most ({row.name})",

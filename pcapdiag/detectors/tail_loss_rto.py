@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
+from pcapdiag.flows.icmp_join import losses_of
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.table import Repair
 from pcapdiag.flows.waits import wait_of
@@ -53,11 +54,12 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per loss repaired by a timer or probe, or not at all, on the bytes that were missing."""
     found = trace.tcp.recoveries
     trips = RoundTrips(trace.tcp)
+    told = losses_of(trace.packets, trace.tcp)
     timer = np.isin(found.repair, (Repair.TIMEOUT, Repair.PROBE))
     for row in np.flatnonzero(timer & ~found.spurious).tolist():
         wait = wait_of(trace.tcp, trips, row)
-        if wait.end_ns - wait.start_ns < limits.ns("least_wait"):
-            continue
+        if row in told or wait.end_ns - wait.start_ns < limits.ns("least_wait"):
+            continue  # a router said why it dropped them: icmp-ptb-honoured or -ignored
         flow, direction = divmod(int(found.fd[row]), 2)
         here, tail = bool(found.at_sender[row]), bool(found.tail[row])
         first_note = (

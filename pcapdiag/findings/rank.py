@@ -72,12 +72,15 @@ def verdict(findings: Iterable[Finding], quality: Iterable[Quality]) -> str:
 
 
 def _capped(conclusions: Iterable[Conclusion], tables: Tables, ledger: Ledger) -> Iterable[Conclusion]:
-    """Much unattributed time means that we do not understand this capture: it caps every confidence."""
+    """Much unattributed time means that we do not understand this capture: it caps all confidence but in what the file itself is."""
     ratio = summarise(tables, ledger).unattributed_ratio
     if ratio <= UNATTRIBUTED_LIMIT:
         return conclusions
     why = f"{ratio:.0%} of the time is unattributed"
-    return [replace(one, confidence=one.confidence.capped(UNATTRIBUTED_CAP, why)) for one in conclusions]
+    return [
+        one if one.kind is FindingKind.CAPTURE else replace(one, confidence=one.confidence.capped(UNATTRIBUTED_CAP, why))
+        for one in conclusions
+    ]
 
 
 def _merged(conclusions: Iterable[Conclusion], by_code: Mapping[str, Detector], clock: Clock) -> list[Conclusion]:

@@ -50,13 +50,21 @@ class Share:
         return tuple(sorted(chosen.values(), key=lambda frame: (frame.ts_ns, frame.capture, frame.number)))
 
     def concluded(
-        self, code: str, *, summary: str, contrast: str, details: Mapping[str, Any], identity: tuple[str, ...] = ()
+        self,
+        code: str,
+        *,
+        summary: str,
+        contrast: str,
+        details: Mapping[str, Any],
+        identity: tuple[str, ...] = (),
+        wireshark_filter: str = "",
     ) -> Conclusion:
         """A cause that owns the seconds of this share, as sure as its surest sign (raises ValueError when there is no sign)."""
         return Conclusion(
             code=code, kind=FindingKind.CAUSE, stall_ns=self.stall_ns, intervals=self.intervals, at_least=self.at_least,
             confidence=self.best().confidence, exchanges=self.exchanges, flows=self.flows, frames=self.frames(),
             summary=summary, contrast=contrast, details=details, identity=identity,
+            wireshark_filter=wireshark_filter,
         )  # fmt: skip
 
     def best(self) -> Sign:

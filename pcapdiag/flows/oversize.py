@@ -148,9 +148,13 @@ def _at_receiver(packets: Packets, tcp: TcpTables) -> Iterator[Oversize]:
     beyond = np.flatnonzero((seg.gap_len >= _LEAST_HOLE_LEN) & (seg.ack >= 0))
     fds = 2 * seg.flow[beyond].astype(np.int64) + seg.direction[beyond]
     holes = seg.seq[beyond] - seg.gap_len[beyond]
+    # A filtered capture shows such holes everywhere; a receiver that misses bytes says so, or the sender speaks of them.
+    spoken = (seg.payload_len[beyond] == 0) | np.isin(fds, tcp.sacked.fd)
+    both = np.isin(fds ^ 1, 2 * seg.flow.astype(np.int64) + seg.direction)
     lasting = _filled_ns(tcp, fds, holes) - seg.ts_ns[beyond] >= _LEAST_NS
     # What the receiver acknowledged it has: only the capture does not.
     lasting &= first_ack(tcp.acks, fds, holes) == len(tcp.acks)
+    lasting &= spoken & both & (tcp.flows.syn_count[seg.flow[beyond]] + tcp.flows.syn_ack_count[seg.flow[beyond]] > 0)
     beyond, fds = beyond[lasting], fds[lasting]
     for fd in np.unique(fds).tolist():
         flow = fd // 2

@@ -130,9 +130,11 @@ def deliver_in_order(pieces: Pieces, gaps: Gaps, sequence: Sequence) -> Pieces:
         row = np.searchsorted(gap_key, key(pieces.fd[broken], before[broken]))
         found = row < len(gaps)
         found[found] = gap_key[row[found]] == key(pieces.fd[broken], before[broken])[found]
-        arrival[broken] = NEVER // 2
+        never = int(max(pieces.ts_ns.max(), gaps.stop_ns.max(initial=0))) + 1  # behind every time, and small enough to add to
+        arrival[broken] = never
         own = broken[found]
         arrival[own] = np.maximum(pieces.ts_ns[own], gaps.stop_ns[row[found]])
     in_order = running_max(arrival, first)
-    in_order[in_order >= NEVER // 2] = NEVER
+    if len(broken):
+        in_order[in_order >= never] = NEVER
     return Pieces(fd=pieces.fd, start=pieces.start, stop=pieces.stop, segment=pieces.segment, ts_ns=pieces.ts_ns, in_order_ns=in_order)

@@ -31,9 +31,11 @@ class Wait(NamedTuple):
 def wait_of(tcp: TcpTables, trips: RoundTrips, row: int) -> Wait:
     """The wait of one row of Recoveries.
 
-    Where the tap saw the bytes leave, they were due half a round trip later, and came half a round trip before their
-    ACK did. Where it saw a hole, the wait began when later bytes arrived: before that, time was normal flight. A tail leaves no hole: its
-    wait began when the sender last was heard, or later.
+    Where the tap saw request bytes leave, they were due half a round trip later, and came half a round trip before
+    their ACK did. Response bytes end their exchange when they leave the tap's side, so their wait is counted in the
+    tap's time: from the first sight to the resend whose ACK came. Where the tap saw a hole, the wait began when later
+    bytes arrived: before that, time was normal flight. A tail leaves no hole: its wait began when the sender last was
+    heard, or later.
     """
     recoveries = tcp.recoveries
     flow, direction = divmod(int(recoveries.fd[row]), 2)
@@ -43,8 +45,9 @@ def wait_of(tcp: TcpTables, trips: RoundTrips, row: int) -> Wait:
     if unfinished:
         end = int(tcp.flows.last_ns[flow])
     if recoveries.at_sender[row]:
-        half = max((trips.far(flow) if direction == 0 else trips.near(flow)).floor_ns(), 0) // 2
-        start, end = start + half, end if unfinished else end - half
+        trip = max((trips.far(flow) if direction == 0 else trips.near(flow)).floor_ns(), 0)
+        begun, earlier = (trip // 2, trip // 2) if direction == 0 else (0, trip)
+        start, end = start + begun, end if unfinished else end - earlier
     return Wait(min(start, end), end, unfinished or (bool(recoveries.tail[row]) and not bool(recoveries.at_sender[row])))
 
 

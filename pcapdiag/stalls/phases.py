@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -145,10 +144,13 @@ class Phases:
         """While request bytes leave: transfer, but for pauses in which nothing was in flight."""
         fd = 2 * exchange.flow + CLIENT_TO_SERVER
         trigger = self.trigger_ns(exchange)
-        times = [t for t in self._streams.progress(fd, exchange.request).tolist() if start < t < end]
-        for a, b in pairwise([start, *times, end]):
-            idle = b - a > trigger
-            yield Part(a, b, Phase.SEND, CLIENT_PRODUCE if idle else TRANSFER)
+        times = self._streams.progress(fd, exchange.request)
+        instants = [start, *times[(times > start) & (times < end)].tolist(), end]
+        at = start
+        for i in np.flatnonzero(np.diff(instants) > trigger).tolist():
+            yield Part(at, instants[i], Phase.SEND, TRANSFER)
+            yield Part(instants[i], at := instants[i + 1], Phase.SEND, CLIENT_PRODUCE)
+        yield Part(at, end, Phase.SEND, TRANSFER)
 
     def _wait(self, exchange: Exchange, start: int, end: int, covered: Sequence[tuple[int, int]]) -> Iterator[Part]:
         """The gap model: P/2, Q, H, P/2 between the last request byte and the first response byte."""
@@ -211,24 +213,20 @@ class Phases:
         instants = [start, *times.tolist()]
         gaps = np.diff(instants)
         usual = int(np.median(gaps)) if len(gaps) else 0
-        trigger = self.trigger_ns(exchange)
-        for i, (a, b) in enumerate(pairwise(instants)):
-            yield from self._pause(exchange, a, b, usual, trigger, between=0 < i < len(gaps) - 1)
-        last = instants[-1]
-        if last < end:
-            yield from self._tail(exchange, last, end)
-
-    def _pause(self, exchange: Exchange, start: int, end: int, usual: int, trigger: int, *, between: bool) -> Iterator[Part]:
-        """Between two arrivals of response bytes."""
-        flowing = DELIVERY if exchange.is_stream else TRANSFER
-        allowed = usual if exchange.is_stream else max(self._round_trip(exchange), usual)
-        if end - start <= max(trigger, _TOKEN_FACTOR * usual if exchange.is_stream else 0):
-            yield Part(start, end, Phase.RECV, flowing)
-            return
-        yield Part(start, start + allowed, Phase.RECV, flowing)
-        # Before the first token (headers came early) and before the closing status the server thinks; between tokens it pauses.
-        producer = INTER_TOKEN_GAP if exchange.is_stream and between else SERVER_THINK
-        yield Part(start + allowed, end, Phase.RECV, UNATTRIBUTED if self._packets_missing(exchange, end) else producer)
+        is_stream, trigger = exchange.is_stream, self.trigger_ns(exchange)
+        flowing = DELIVERY if is_stream else TRANSFER
+        allowed = usual if is_stream else max(self._round_trip(exchange), usual)
+        at = start
+        for i in np.flatnonzero(gaps > max(trigger, _TOKEN_FACTOR * usual if is_stream else 0)).tolist():
+            paused, resumed = instants[i] + allowed, instants[i + 1]
+            yield Part(at, paused, Phase.RECV, flowing)
+            # Before the first token (headers came early) and before the closing status the server thinks; between tokens it pauses.
+            producer = INTER_TOKEN_GAP if is_stream and 0 < i < len(gaps) - 1 else SERVER_THINK
+            yield Part(paused, resumed, Phase.RECV, UNATTRIBUTED if self._packets_missing(exchange, resumed) else producer)
+            at = resumed
+        yield Part(at, instants[-1], Phase.RECV, flowing)
+        if instants[-1] < end:
+            yield from self._tail(exchange, instants[-1], end)
 
     def _packets_missing(self, exchange: Exchange, ts_ns: int) -> bool:
         """Do skipped IP-IDs say that packets of the server never reached the tap before this arrival?"""
