@@ -18,6 +18,8 @@ _COPY_NS = 10_000_000
 """Copies of one packet (mirror ports, bridge and veth, `any`) lie within 10 ms of each other."""
 _COPY_UNNUMBERED_NS = 1_000_000
 """Without an IP-ID only a copy within a timestamp tick is surely no resend."""
+_ELSEWHERE_NS = 2_000_000_000
+"""The same packet seen by another capture: no path is longer, and IDs and timestamps do not come round sooner."""
 _HABIT = 0.02
 """A capture that copies copies often: from one packet in fifty on, unnumbered look-alikes are copies too."""
 _SHOWN = 12
@@ -71,7 +73,9 @@ def _copies(packets: Packets, order: Rows) -> Bools:
     likely = ~numbered & (apart <= _COPY_UNNUMBERED_NS) & stamped
     copying = int(sure.sum() + likely.sum()) >= _HABIT * len(order)
     possible = ~numbered & (apart <= _COPY_NS) & copying
-    result[by_identity[1:][same][sure | likely | possible]] = True
+    # Two captures of one path hold every packet twice, a one-way delay apart.
+    elsewhere = (packets.capture[later] != packets.capture[earlier]) & (apart <= _ELSEWHERE_NS) & (numbered | packets.has_ts[later])
+    result[by_identity[1:][same][sure | likely | possible | elsewhere]] = True
     return result
 
 

@@ -62,6 +62,19 @@ def healthy_slow_model(
     )
 
 
+def _calls_into_a_black_hole(kind: str, towards: str, big_len: int, deadline_s: float) -> tuple[Step, ...]:
+    """Three small calls, a big one that stalls until its deadline, and a small one behind it."""
+    tools = [Step(id=f"tool-{i}", kind=kind, connection="tools", gap_s=0.1, think_s=0.08, reply_len=350 * i) for i in (1, 2, 3)]
+    big = dataclasses.replace(
+        tools[0],
+        id="tool-4",
+        deadline_s=deadline_s,
+        reply_len=big_len if towards == "client" else 400,
+        request_len=big_len if towards == "server" else 300,
+    )
+    return (*tools, big, dataclasses.replace(tools[0], id="tool-5", deadline_s=deadline_s / 2))
+
+
 def pmtu_black_hole(
     *,
     rtt_s: float = 0.04,
@@ -72,27 +85,17 @@ def pmtu_black_hole(
     kind: str = "grpc",
 ) -> Scenario:
     """Packets above a size vanish in one direction, and no ICMP says so."""
-    tools = [Step(id=f"tool-{i}", kind=kind, connection="tools", gap_s=0.1, think_s=0.08, reply_len=350 * i) for i in (1, 2, 3)]
-    tools += [
-        dataclasses.replace(
-            tools[0],
-            id="tool-4",
-            deadline_s=deadline_s,
-            reply_len=big_len if towards == "client" else 400,
-            request_len=big_len if towards == "server" else 300,
-        ),
-        dataclasses.replace(tools[0], id="tool-5", deadline_s=deadline_s / 2),
-    ]
+    tools = _calls_into_a_black_hole(kind, towards, big_len, deadline_s)
     small_count = int((1.5 * deadline_s + 0.8) / 0.6)
     small = tuple(Step(id=f"small-{i}", kind=kind, connection="small", at_s=0.4 + 0.6 * i) for i in range(1, small_count))
     direction, sender = _TOWARDS[towards], _OTHER[towards]
     reset_count = 2 if kind == "grpc" and towards == "client" else 0  # towards the server it waits behind the hole
+    full_size = f"ip.len > {path_mtu} && ip.dst == {_ADDRESS[towards]}"
     stuck = ("tool-",) if kind == "grpc" else ("tool-4",)
     return Scenario(
         name="pmtu-black-hole",
         description=f"Path MTU {path_mtu} towards the {towards}, ICMP suppressed. Small messages pass; the first one of "
-        f"{big_len // 1000} kB stalls until "
-        f"its {deadline_s:g} s deadline"
+        f"{big_len // 1000} kB stalls until its {deadline_s:g} s deadline"
         + (", and the next small call on the same connection is stuck behind it" if kind == "grpc" else "")
         + ". A second connection with only small messages stays healthy.",
         root_causes=("pmtu-blackhole",),
@@ -100,27 +103,40 @@ def pmtu_black_hole(
         measured=stuck,
         also_acceptable=("deadline-exceeded",),
         rtt_s=rtt_s,
-        plan=Plan(agents=(tuple(tools), small)),
+        plan=Plan(agents=(tools, small)),
         wire=path(rtt_s, Rule(label="pmtu-blackhole", direction=direction, min_ip_len=path_mtu + 1)),
         clean_wire=path(rtt_s),
         checks=(
-            Check(
-                f"full-size segments never reach the {towards}",
-                f"{towards}.pcap",
-                f"ip.len > {path_mtu} && ip.dst == {_ADDRESS[towards]}",
-                0,
-                0,
-            ),
-            Check("but are sent", f"{sender}.pcap", f"ip.len > {path_mtu} && ip.dst == {_ADDRESS[towards]}", 3),
+            Check(f"full-size segments never reach the {towards}", f"{towards}.pcap", full_size, 0, 0),
+            Check("but are sent", f"{sender}.pcap", full_size, 3),
             Check("and sent again", f"{sender}.pcap", RESENT + _ADDRESS[sender], 3),
             Check("no ICMP at all", f"{sender}.pcap", "icmp", 0, 0),
             Check("RST_STREAM at the deadlines of gRPC", "client.pcap", "http2.type == 3", reset_count, reset_count),
         ),
         looks_like=f"In {sender}.pcap the same full-size segments go out again and again at growing intervals, while segments below "
-        f"the limit are "
-        f"acknowledged. In {towards}.pcap they never appear: only what is above the hole in the sequence space shows that something "
+        f"the limit are acknowledged. In {towards}.pcap they never appear: only what is above the hole in the sequence space shows that something "
         f"is missing.",
     )
+
+
+def _rounds_of_calls(calls: int, starts: list[float], reply_len: int) -> tuple[tuple[Step, ...], ...]:
+    """One call to warm the shared connection, then so many agents that all call at each start."""
+    warm = (Step(id="warm", kind="grpc", connection="shared", at_s=0.0, think_s=0.01),)
+    agents = tuple(
+        tuple(
+            Step(
+                id=f"call-{index}-{agent}", kind="grpc", connection="shared", at_s=start, think_s=0.02 + 0.001 * agent, reply_len=reply_len
+            )
+            for index, start in enumerate(starts)
+        )
+        for agent in range(calls)
+    )
+    return (warm, *agents)
+
+
+def _lost_once(nth: tuple[int, ...], after_s: float, until_s: float) -> Rule:
+    """Drops the nth full answer packets of an interval."""
+    return Rule(label="packet-loss-recovery", direction="s2c", kind="data", min_ip_len=1400, nth=nth, after_s=after_s, until_s=until_s)
 
 
 def h2_head_of_line(
@@ -133,50 +149,22 @@ def h2_head_of_line(
     every_s: float = 1.6,
 ) -> Scenario:
     """Isolated losses on one connection that many calls share."""
-    warm = (Step(id="warm", kind="grpc", connection="shared", at_s=0.0, think_s=0.01),)
     starts = [1.0 + every_s * index for index in range(rounds)]
-    agents = tuple(
-        tuple(
-            Step(
-                id=f"call-{index}-{agent}", kind="grpc", connection="shared", at_s=start, think_s=0.02 + 0.001 * agent, reply_len=reply_len
-            )
-            for index, start in enumerate(starts)
-        )
-        for agent in range(calls)
-    )
-    rules = [
-        Rule(
-            label="packet-loss-recovery",
-            direction="s2c",
-            kind="data",
-            min_ip_len=1400,
-            nth=losses,
-            after_s=start,
-            until_s=start + every_s - 0.2,
-        )
-        for start in starts
-    ]
+    rules = [_lost_once(losses, start, start + every_s - 0.2) for start in starts]
     lost_count = rounds * len(losses)
     return Scenario(
         name="h2-head-of-line",
         description=f"{calls} concurrent gRPC calls share one HTTP/2 connection, RTT {rtt_s * 1e3:.0f} ms, {rounds} rounds; "
-        f"{len(losses)} isolated "
-        "segments of each round's answers are lost once, and every stream behind the hole waits for the resend.",
+        f"{len(losses)} isolated segments of each round's answers are lost once, and every stream behind the hole waits for the resend.",
         root_causes=("h2-tcp-hol",),
         cause="h2-tcp-hol",
         also_acceptable=("packet-loss-recovery",),
         rtt_s=rtt_s,
-        plan=Plan(agents=(warm, *agents)),
+        plan=Plan(agents=_rounds_of_calls(calls, starts, reply_len)),
         wire=path(rtt_s, *rules),
         clean_wire=path(rtt_s),
         checks=(
-            Check(
-                "the lost segments are sent again",
-                "server.pcap",
-                RESENT + SERVER.address,
-                lost_count,
-                lost_count + 4,
-            ),
+            Check("the lost segments are sent again", "server.pcap", RESENT + SERVER.address, lost_count, lost_count + 4),
             Check("one connection only", "client.pcap", f"tcp.flags.syn == 1 && tcp.flags.ack == 0 && tcp.dstport == {GRPC_PORT}", 1, 1),
             Check(
                 "gaps seen at the client",
@@ -186,11 +174,9 @@ def h2_head_of_line(
             ),
         ),
         notes="Every lost segment is lost once and repaired within about a round trip. The seconds are those of all streams that "
-        "waited behind the "
-        "holes, summed over requests; packet-loss-recovery is the same fact seen from TCP.",
+        "waited behind the holes, summed over requests; packet-loss-recovery is the same fact seen from TCP.",
         looks_like="In client.pcap a segment is missing, the ones after it arrive at once and carry complete answers of other "
-        "streams; all of them "
-        "reach the application only when the missing segment has been sent again.",
+        "streams; all of them reach the application only when the missing segment has been sent again.",
     )
 
 
@@ -245,6 +231,24 @@ def zero_window(
     )
 
 
+def _fan_out(workers: int, bursts: int, reply_len: int, every_s: float) -> tuple[tuple[Step, ...], ...]:
+    """Each worker opens its connection with a small call, then all ask at the same instants."""
+    return tuple(
+        tuple(
+            Step(
+                id=f"w{worker:02d}-{burst}",
+                kind="json",
+                connection=f"w{worker:02d}",
+                at_s=0.5 + every_s * burst if burst else 0.05 * worker,
+                think_s=0.01,
+                reply_len=reply_len if burst else 300,
+            )
+            for burst in range(bursts + 1)
+        )
+        for worker in range(workers)
+    )
+
+
 def microburst(
     *,
     rtt_s: float = 0.04,
@@ -256,23 +260,6 @@ def microburst(
     every_s: float = 1.5,
 ) -> Scenario:
     """A fan-out whose answers collide in a short queue."""
-    agents = tuple(
-        (
-            Step(id=f"w{worker:02d}-0", kind="json", connection=f"w{worker:02d}", at_s=0.05 * worker, think_s=0.01, reply_len=300),
-            *(
-                Step(
-                    id=f"w{worker:02d}-{burst}",
-                    kind="json",
-                    connection=f"w{worker:02d}",
-                    at_s=0.5 + every_s * burst,
-                    think_s=0.01,
-                    reply_len=reply_len,
-                )
-                for burst in range(1, bursts + 1)
-            ),
-        )
-        for worker in range(workers)
-    )
     narrow = Link(delay_s=rtt_s / 2, rate_bps=rate_bps, queue_count=queue_count)
     wide = dataclasses.replace(narrow, queue_count=0)
     return Scenario(
@@ -284,7 +271,7 @@ def microburst(
         cause="microburst-loss",
         also_acceptable=("packet-loss-recovery", "tail-loss-rto"),
         rtt_s=rtt_s,
-        plan=Plan(agents=agents),
+        plan=Plan(agents=_fan_out(workers, bursts, reply_len, every_s)),
         wire=path(rtt_s, s2c=narrow),
         clean_wire=path(rtt_s, s2c=wide),
         checks=(
