@@ -95,20 +95,21 @@ def _of_flows(trace: Trace, limits: Limits) -> Iterable[Silence]:
         flow, direction = divmod(int(found.fd[row]), 2)
         here = bool(found.at_sender[row])
         quiet = silence_around(trace.tcp, flow, heard=1 - direction if here else direction, ts_ns=int(found.resent_ns[row]))
-        if quiet.end_ns - quiet.start_ns < limits.ns("shortest"):
+        start_ns = max(quiet.start_ns, int(found.first_ns[row]))  # before anything was sent, silence is only idleness
+        if quiet.end_ns - start_ns < limits.ns("shortest"):
             continue
         resumed = (quiet.last, "last packet before the silence"), (quiet.next, "first packet after it")
         if here:
-            sent = sends_of(trace.tcp, int(found.fd[row]), int(found.start[row]), from_ns=quiet.start_ns, until_ns=quiet.end_ns)
+            sent = sends_of(trace.tcp, int(found.fd[row]), int(found.start[row]), from_ns=start_ns, until_ns=quiet.end_ns)
             count, rows = len(sent), tuple((int(s), "sent without an answer") for s in sent[:4])
         else:
             count, rows = int(trace.segments.id_gap[int(found.resent_segment[row])]), ()
         if count < limits.sends - (0 if here else 1):
             continue
-        one = Silence(flow, quiet.start_ns, quiet.end_ns, count, here, (resumed[0], *rows, resumed[1]))
-        known = best.get((flow, one.start_ns))
+        one = Silence(flow, start_ns, quiet.end_ns, count, here, (resumed[0], *rows, resumed[1]))
+        known = best.get((flow, quiet.start_ns))
         if known is None or (one.at_sender, one.sends) > (known.at_sender, known.sends):
-            best[flow, one.start_ns] = one
+            best[flow, quiet.start_ns] = one
     return best.values()
 
 

@@ -71,39 +71,44 @@ class _OpenChains:
 
     def __init__(self, flows: Flows) -> None:
         self._clients, self._servers, self._ports = flows.client.tolist(), flows.server.tolist(), flows.server_port.tolist()
-        self._by_key: dict[tuple[object, ...], list[_Chain]] = defaultdict(list)
+        self._by_key: dict[tuple[object, ...], dict[_Chain, None]] = defaultdict(dict)
 
     def agent_of(self, exchange: Exchange) -> int:
         """Its client, index into addresses."""
         return int(self._clients[exchange.flow])
 
-    def _keys(self, exchange: Exchange) -> list[tuple[object, ...]]:
+    def _keys(self, exchange: Exchange, *, to_find: bool) -> list[tuple[object, ...]]:
+        """Where the chains are filed that an exchange may go on with, or where a chain is filed whose latest attempt it is."""
         client = self._clients[exchange.flow]
         server = (client, self._servers[exchange.flow], self._ports[exchange.flow])
         if exchange.protocol is Protocol.CONNECT:
-            return [server]
+            return [("connect", *server), ("request", *server)] if to_find else [("connect", *server)]
         family = "http" if exchange.protocol in HTTP else exchange.protocol.value
-        return [(client, family, exchange.name), *([] if exchange.is_setup else [server])]
+        keys: list[tuple[object, ...]] = [(client, family, exchange.name)]
+        if not exchange.is_setup:  # requests of other names than its own do not concern a request, unless their ids say so
+            keys += [("connect" if to_find else "request", *server)]
+            keys += [(_id_of(exchange), *server)] if _id_of(exchange) else []
+        return keys
 
     def find(self, exchange: Exchange) -> _Chain | None:
         """The chain that the exchange goes on with: the one that waits longest."""
         fitting: list[_Chain] = []
-        if not self._by_key:
-            return None
-        for key in self._keys(exchange):
-            chains = self._by_key.get(key)
-            if chains:
-                chains[:] = [c for c in chains if not c.is_over and c.last.end_ns + _PATIENCE_NS >= exchange.start_ns][-_LOOKED_AT:]
-                fitting += [chain for chain in chains if chain.goes_on_with(exchange)]
+        for key in self._keys(exchange, to_find=True) if self._by_key else ():
+            if chains := self._by_key.get(key):
+                waiting = [c for c in chains if not c.is_over and c.last.end_ns + _PATIENCE_NS >= exchange.start_ns]
+                self._by_key[key] = dict.fromkeys(waiting[-_LOOKED_AT:])
+                fitting += [chain for chain in waiting[-_LOOKED_AT:] if chain.goes_on_with(exchange)]
         return min(fitting, key=lambda chain: (chain.last.end_ns, chain.number), default=None)
 
     def keep(self, chain: _Chain) -> None:
         """Files a chain under its latest attempt."""
         if chain.is_over:
             return
-        for key in self._keys(chain.last):
-            if chain not in self._by_key[key]:
-                self._by_key[key].append(chain)
+        for key in self._keys(chain.last, to_find=False):
+            chains = self._by_key[key]
+            chains[chain] = None
+            if len(chains) > 2 * _LOOKED_AT:
+                self._by_key[key] = dict.fromkeys(list(chains)[-_LOOKED_AT:])
 
 
 def make_calls(exchanges: Exchanges, flows: Flows) -> Calls:

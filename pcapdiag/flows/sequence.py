@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,8 +41,7 @@ class Sequence:
     """Per fd: its SYN was seen, so offset 0 is its first byte."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
+class Fill(NamedTuple):
     """Bytes [start, stop) of fd that entry `at` brought first, into the hole that entry `opener` showed."""
 
     fd: int
@@ -51,8 +51,7 @@ class Fill:
     opener: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hole:
+class Hole(NamedTuple):
     """Bytes [start, stop) of fd that were never seen, though entry `opener` lies above them."""
 
     fd: int
@@ -234,6 +233,8 @@ class _Holes:
         low, high = bisect_right(self.stops, start), bisect_left(self.starts, stop)
         if low >= high:
             return []
+        if high - low == 1 and start <= self.starts[low] and self.stops[low] <= stop:  # nearly always: a hole and its one filler
+            return [(self.starts.pop(low), self.stops.pop(low), self.openers.pop(low))]
         filled, keep = [], []
         for a, b, opener in zip(self.starts[low:high], self.stops[low:high], self.openers[low:high], strict=True):
             filled.append((max(a, start), min(b, stop), opener))

@@ -114,8 +114,8 @@ def pmtu_black_hole(
             Check("RST_STREAM at the deadlines of gRPC", "client.pcap", "http2.type == 3", reset_count, reset_count),
         ),
         looks_like=f"In {sender}.pcap the same full-size segments go out again and again at growing intervals, while segments below "
-        f"the limit are acknowledged. In {towards}.pcap they never appear: only what is above the hole in the sequence space shows that something "
-        f"is missing.",
+        f"the limit are acknowledged. In {towards}.pcap they never appear: only what is above the hole in the sequence space shows "
+        f"that something is missing.",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcapdiag.pipeline import load
+from pcapdiag.pipeline import diagnose, load
 from pcapdiag.stalls import keep_ledger
 
 if TYPE_CHECKING:
@@ -31,3 +31,10 @@ def of_cuts(detector: Detector, recording: Recording, folder: Path, *, pieces: i
         path.write_bytes(data[:cut])
         results.append(conclusions(detector, load(str(path))))
     return results
+
+
+def diagnosed(detector: Detector, trace: Trace) -> list[Conclusion]:
+    """What a user would be told by one detector: its findings of the whole run, which must crash nowhere."""
+    diagnosis = diagnose(trace, [detector])
+    assert diagnosis.failures == ()
+    return [finding.conclusion for finding in diagnosis.findings if finding.code == detector.code]
