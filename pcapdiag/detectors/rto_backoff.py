@@ -70,7 +70,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
             confidence=sure.capped(0.4, "one direction captured") if trace.flows.one_way[flow] else sure,
             facts=Facts(len(sends), int(gaps.max())),
             frames=frames_of(trace, (
-                *((int(send), f"same bytes, sent for the {i + 1}. time") for i, send in enumerate(sends[:6].tolist())),
+                *((int(send), f"the same bytes, transmission {i + 1}") for i, send in enumerate(sends[:6].tolist())),
                 (int(found.done_segment[row]), "acknowledged"),
             )),
         )  # fmt: skip

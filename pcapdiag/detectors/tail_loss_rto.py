@@ -27,9 +27,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pcapdiag.columns import NEVER
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
 from pcapdiag.flows.icmp_join import losses_of
 from pcapdiag.flows.rtt import RoundTrips
+from pcapdiag.flows.sends import sends_of
 from pcapdiag.flows.table import Repair
 from pcapdiag.flows.waits import wait_of
 from pcapdiag.stalls.evidence import frames_of
@@ -46,6 +48,7 @@ class Facts:
     """One loss repaired by a timer."""
 
     sends: int
+    """Of its first byte, seen at the tap."""
     behind_tap: bool
     tail: bool
 
@@ -65,16 +68,24 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         first_note = (
             "sent; no acknowledgment comes" if here else ("last packet before the silence" if tail else "bytes before it are missing")
         )
+        resent_note = "the bytes, resent by timer" if here else ("the bytes come, behind skipped IP-IDs" if tail else "the missing bytes")
         yield Sign(
             label=LABEL, scope=OfFlow(flow, direction, int(found.start[row]), int(found.stop[row])), start_ns=wait.start_ns,
             end_ns=wait.end_ns, confidence=_confidence(trace, row, flow), at_least=wait.at_least,
-            facts=Facts(int(found.sends[row]), here, tail),
+            facts=Facts(_sends(trace, row), here, tail),
             frames=frames_of(trace, (
                 (int(found.first_segment[row]), first_note),
-                (int(found.resent_segment[row]), "the bytes, resent by timer" if here else "the bytes come, behind skipped IP-IDs"),
+                (int(found.resent_segment[row]), resent_note),
                 (int(found.done_segment[row]) if here else -1, "acknowledged"),
             )),
         )  # fmt: skip
+
+
+def _sends(trace: Trace, row: int) -> int:
+    """How often one byte went out: a stretch of several packets is resent by several, each once."""
+    found = trace.tcp.recoveries
+    span = int(found.first_ns[row]), int(found.done_ns[row])
+    return len(sends_of(trace.tcp, int(found.fd[row]), int(found.start[row]), from_ns=span[0], until_ns=min(span[1], NEVER - 1)))
 
 
 def _confidence(trace: Trace, row: int, flow: int) -> Confidence:

@@ -110,7 +110,7 @@ def _at_sender(packets: Packets, tcp: TcpTables) -> Iterator[Oversize]:
             failed_sends=int(found.resends[mine].sum()) + len(mine), passed_count=len(acked) + shrunk, small_lost=small,
             sacked_above=_sacked_above(tcp, fd, int(found.stop[row]), start, end), shrunk=shrunk,
             missing_len=int((found.stop[mine] - found.start[mine]).sum()),
-            proof=(*((int(s), f"{size}-byte packet, sent for the {i + 1}. time")
+            proof=(*((int(s), f"{size}-byte packet, transmission {i + 1}")
                      for i, (s, size) in enumerate(zip(sends[:5].tolist(), sizes[:5].tolist(), strict=True))),
                    (int(found.done_segment[row]), "acknowledged at last")),
         )  # fmt: skip

@@ -59,9 +59,7 @@ def test_the_sign_names_the_missing_bytes() -> None:
     assert (sign.scope.start, sign.scope.stop) == (2 * ROOM, 3 * ROOM)  # type: ignore[union-attr] # OfFlow, or it fails
 
 
-@pytest.mark.parametrize(
-    ("vantage", "bare", "sure"), [("server", False, 0.95), ("client", False, 0.85), ("client", True, 0.5)]
-)
+@pytest.mark.parametrize(("vantage", "bare", "sure"), [("server", False, 0.95), ("client", False, 0.85), ("client", True, 0.5)])
 def test_it_is_as_sure_as_its_evidence(vantage: Vantage, bare: bool, sure: float) -> None:
     (found,) = diagnosed(DETECTOR, loss(vantage, timestamps=not bare, ip_id=not bare).trace())
     assert found.confidence.value == sure

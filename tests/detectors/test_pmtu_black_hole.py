@@ -1,0 +1,225 @@
+"""pmtu-black-hole: large packets vanish without a word while small ones pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pcapdiag.detectors import pmtu_black_hole
+from pcapdiag.detectors.pmtu_black_hole import DETECTOR, LIMITS
+from pcapdiag.flows.oversize import find_oversize
+from pcapdiag.pipeline import load
+from pcapdiag.stalls.sign import OfFlow
+from tests.detectors.opinion import LAB, diagnosed, of_cuts
+from tests.wire import Merged, Wire, merge
+from tests.wire_line import Lose, Side, Vantage
+
+MS = 1_000_000
+GET = b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 6000\r\n\r\n" + b"x" * 6_000
+POST = b"POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 6000\r\n\r\n" + b"x" * 6_000
+ROOM = 1_448
+FIRST_MS, TRIES = 240, 4
+HUNG_MS = FIRST_MS * (2 ** (TRIES + 1) - 1)
+"""Four resends at doubling gaps, and once more as long until the client gives up."""
+
+MACS = {"client": b"\x02\0\0\0\0\x01", "server": b"\x02\0\0\0\0\x02"}
+
+
+def vanishing(vantage: Vantage, towards: Side) -> Lose:
+    """How a packet that is lost near one end looks from the tap."""
+    return "after" if vantage != towards and vantage != "middle" else "before"
+
+
+def open_connection(vantage: Vantage, *, ip_id: bool = True) -> Wire:
+    """A connection on which three small requests were answered."""
+    wire = Wire(vantage=vantage, rtt_ms=40, ip_id=ip_id).handshake()
+    for _ in range(3):
+        wire.http_get(body=300, think_ms=20).wait(ms=50)
+    return wire
+
+
+def download(vantage: Vantage, *, ip_id: bool = True, told: bool = False, repaired: bool = False) -> Wire:
+    """The full packets of an answer vanish, its short last one passes."""
+    lose = vanishing(vantage, "client")
+    wire = open_connection(vantage, ip_id=ip_id).send(GET).wait(ms=20).reply(ANSWER, lose=lose, only=range(4))
+    begin = wire._hosts["server"].next_start - len(ANSWER)
+    if told:
+        wire.icmp_ptb(1_400, quoting="server")
+    for number in range(TRIES):
+        wire.wait(ms=FIRST_MS * 2**number).resend(begin, begin + ROOM, by="server", lose=lose)
+    wire.wait(ms=FIRST_MS * 2**TRIES)
+    if not repaired:
+        return wire.fin("client").ack("server")
+    for start in range(begin, begin + len(ANSWER), 1_000):
+        wire.resend(start, start + 1_000, by="server")
+    return wire.close()
+
+
+def upload(vantage: Vantage) -> Wire:
+    """The full packets of a request vanish, its short last one passes."""
+    lose = vanishing(vantage, "server")
+    wire = open_connection(vantage)
+    begin = wire._hosts["client"].next_start
+    wire.send(POST, lose=lose, only=range(4))
+    for number in range(TRIES):
+        wire.wait(ms=FIRST_MS * 2**number).resend(begin, begin + ROOM, by="client", lose=lose)
+    return wire.wait(ms=FIRST_MS * 2**TRIES).fin("client").ack("server")
+
+
+def chat(vantage: Vantage, *, count: int = 12, lossy: bool = False, body: int = 300) -> Wire:
+    """Small exchanges between the same hosts at the same time; when lossy, two of three answers need a resend."""
+    wire = Wire(vantage=vantage, cport=50_001, rtt_ms=40).handshake()
+    for number in range(count):
+        if lossy and number % 3:
+            wire.send(GET).wait(ms=20).reply(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", lose=vanishing(vantage, "client"))
+            wire.wait(ms=240).resend(by="server").wait(ms=20)
+        else:
+            wire.http_get(body=body, think_ms=20).wait(ms=250)
+    return wire.close()
+
+
+def hole(vantage: Vantage, towards: Side = "client") -> Merged:
+    return merge(download(vantage) if towards == "client" else upload(vantage), chat(vantage))
+
+
+@pytest.mark.parametrize(("vantage", "variant", "sure"), [("server", "at-sender", 0.95), ("client", "at-receiver", 0.7)])
+def test_a_download_whose_large_packets_vanish_fires(vantage: Vantage, variant: str, sure: float) -> None:
+    (found,) = diagnosed(DETECTOR, hole(vantage).trace())
+    assert found.stall_ns == pytest.approx(HUNG_MS * MS, abs=25 * MS)  # a lower bound: think time and flight are not in it
+    assert (found.details["variant"], found.details["direction"], found.confidence.value) == (variant, "from-server", sure)
+    assert found.details["path_mtu_low"] < 1_420 < found.details["path_mtu_high"] == 1_499
+    assert found.at_least
+    assert len(found.exchanges) == 1
+
+
+def test_an_upload_whose_large_packets_vanish_fires() -> None:
+    (found,) = diagnosed(DETECTOR, hole("client", "server").trace())
+    assert (found.details["variant"], found.details["direction"], found.confidence.value) == ("at-sender", "from-client", 0.95)
+    assert found.stall_ns == pytest.approx(HUNG_MS * MS, abs=25 * MS)
+
+
+def test_at_the_server_an_upload_that_never_came_fires() -> None:
+    """Its request is not in the capture: there is a sign to the end of the connection, and nothing for it to be charged to."""
+    trace = hole("server", "server").trace()
+    (sign,) = pmtu_black_hole.signs(trace, LIMITS)
+    assert sign.scope == OfFlow(0, 0)
+    assert sign.at_least
+    assert sign.end_ns == pytest.approx(int(trace.flows.last_ns[0]), abs=5 * MS)
+
+
+def test_the_sender_side_shows_each_transmission() -> None:
+    (found,) = diagnosed(DETECTOR, hole("server").trace())
+    sends = found.frames[: TRIES + 1]
+    assert all(frame.note.startswith("1500-byte packet") for frame in sends)
+    gaps = [(b.ts_ns - a.ts_ns) / MS for a, b in zip(sends, sends[1:], strict=False)]
+    assert gaps == pytest.approx([FIRST_MS * 2**n for n in range(TRIES)], abs=5)
+
+
+def test_the_receiver_side_shows_what_speaks_of_missing_bytes() -> None:
+    trace = hole("client").trace()
+    (found,) = diagnosed(DETECTOR, trace)
+    assert found.frames[0].note == f"its sequence number says {4 * ROOM} bytes before it were sent"
+
+
+def test_a_sender_that_shrinks_its_packets_fires_and_ends_the_wait() -> None:
+    (found,) = diagnosed(DETECTOR, merge(download("server", repaired=True), chat("server")).trace())
+    assert not found.at_least
+    assert found.stall_ns == pytest.approx(HUNG_MS * MS, abs=45 * MS)
+    assert found.details["path_mtu_low"] >= 1_040
+
+
+def test_a_router_that_says_packet_too_big_keeps_it_quiet() -> None:
+    trace = merge(download("server", told=True), chat("server")).trace()
+    assert find_oversize(trace.packets, trace.tcp) != []
+    assert diagnosed(DETECTOR, trace) == []
+
+
+@pytest.mark.parametrize("vantage", ["client", "server"])
+def test_a_dead_peer_stays_quiet(vantage: Vantage) -> None:
+    """Large or small, nothing passes."""
+    lose = vanishing(vantage, "client")
+    wire = open_connection(vantage).send(GET).wait(ms=20).reply(ANSWER, lose=lose)
+    begin = wire._hosts["server"].next_start - len(ANSWER)
+    for number in range(TRIES):
+        wire.wait(ms=FIRST_MS * 2**number).resend(begin, begin + ROOM, by="server", lose=lose)
+    wire.wait(ms=300).rst("client")
+    assert diagnosed(DETECTOR, wire.trace()) == []
+
+
+@pytest.mark.parametrize("vantage", ["client", "server"])
+def test_one_large_packet_lost_once_stays_quiet(vantage: Vantage) -> None:
+    wire = open_connection(vantage).send(GET).reply(ANSWER, lose=vanishing(vantage, "client"), only=[0])
+    begin = wire._hosts["server"].next_start - len(ANSWER)
+    wire.wait(ms=900).resend(begin, begin + ROOM, by="server").close()
+    assert diagnosed(DETECTOR, merge(wire, chat(vantage)).trace()) == []
+
+
+def test_a_path_that_loses_small_packets_too_stays_quiet() -> None:
+    assert diagnosed(DETECTOR, merge(download("server"), chat("server", lossy=True)).trace()) == []
+
+
+@pytest.mark.parametrize("vantage", ["client", "server"])
+def test_another_large_packet_that_passes_keeps_it_quiet(vantage: Vantage) -> None:
+    assert diagnosed(DETECTOR, merge(download(vantage), chat(vantage, body=5_000)).trace()) == []
+
+
+@pytest.mark.parametrize("vantage", ["client", "server"])
+def test_a_zero_window_stays_quiet(vantage: Vantage) -> None:
+    wire = open_connection(vantage).send(GET).reply(ANSWER[: 2 * ROOM]).ack(window=0)
+    for number in range(TRIES):
+        wire.wait(ms=FIRST_MS * 2**number).keepalive("server", length=1).ack(window=0)
+    assert diagnosed(DETECTOR, merge(wire.fin("client").ack("server"), chat(vantage)).trace()) == []
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_one_direction_at_the_receiver_stays_quiet(side: Side) -> None:
+    """Without the other direction nobody knows what passed."""
+    assert diagnosed(DETECTOR, OneWay(hole("client"), MACS[side]).trace()) == []
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_one_direction_at_the_sender_accuses_nobody_with_confidence(side: Side) -> None:
+    found = diagnosed(DETECTOR, OneWay(hole("server"), MACS[side]).trace())
+    assert all(one.confidence.value <= 0.4 and one.stall_ns < MS for one in found)
+
+
+class OneWay(Merged):
+    """What one host sent, out of a recording."""
+
+    def __init__(self, whole: Merged, mac: bytes) -> None:
+        super().__init__((whole,))
+        self._mac = mac
+
+    def sights(self) -> list[tuple[int, int, bytes]]:
+        return [sight for sight in super().sights() if sight[2][6:12] == self._mac]
+
+
+def test_missing_packets_in_the_capture_alone_stay_quiet() -> None:
+    """The receiver acknowledges what the capture lost."""
+    wire = open_connection("client").send(GET).reply(ANSWER, lose="capture", only=range(4)).wait(ms=2_000).http_get().close()
+    assert diagnosed(DETECTOR, merge(wire, chat("client")).trace()) == []
+
+
+@pytest.mark.parametrize("vantage", ["client", "server"])
+@pytest.mark.parametrize("towards", ["client", "server"])
+def test_a_cut_capture_raises_nothing(vantage: Vantage, towards: Side, tmp_path: Path) -> None:
+    assert len(of_cuts(DETECTOR, hole(vantage, towards), tmp_path, pieces=12)) > 10
+
+
+@pytest.mark.skipif(not LAB.exists(), reason="the labelled captures are not here")
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_the_lab_agrees(end: str) -> None:
+    (found,) = diagnosed(DETECTOR, load(str(LAB / "pmtu-blackhole-download" / f"{end}.pcap")))
+    assert found.details["direction"] == "from-server"
+    for quiet in (
+        "clean-control",
+        "capture-loss",
+        "reordering-control",
+        "tail-loss-rto",
+        "link-blackout",
+        "pmtu-icmp-honoured",
+        "zero-window",
+    ):
+        assert diagnosed(DETECTOR, load(str(LAB / quiet / f"{end}.pcap"))) == [], quiet
