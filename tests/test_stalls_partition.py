@@ -73,16 +73,24 @@ def test_without_a_sign_its_seconds_go_to_lower_rows_and_nobody_elses_move(rows:
 
 
 @given(exchanges(), signs())
-def test_a_label_holds_only_where_nothing_higher_that_concerns_the_exchange_does(rows: list[Exchange], seen: list[Sign]) -> None:
+def test_at_every_instant_the_first_in_rank_of_an_exchanges_own_signs_holds(rows: list[Exchange], seen: list[Sign]) -> None:
+    """Where none covers an instant, or the ledger's own label is higher, the ledger speaks."""
+    seen = [one for one in seen if isinstance(one.scope, OfExchange)]
     ledger = keep_ledger(trace_of(rows), seen)
     for exchange, entries in zip(rows, ledger.exchanges, strict=True):
-        own = [sign for sign in seen if sign.scope == OfExchange(exchange.id)]
-        for entry in entries:
-            over: list[Label] = [s.label for s in own if max(s.start_ns, entry.start_ns) < min(s.end_ns, entry.end_ns)]
-            assert all(label >= entry.label for label in over)
-            if entry.sign is not None:
-                assert entry.sign.start_ns <= entry.start_ns
-                assert entry.end_ns <= entry.sign.end_ns
+        owners = {OfExchange(number) for number in (exchange.id, *exchange.setup)}
+        own = sorted(
+            (s for s in seen if s.scope in owners), key=lambda s: (s.label, -s.confidence.value, s.start_ns, -s.end_ns, repr(s.scope))
+        )
+        cuts = {edge for s in own for edge in (s.start_ns, s.end_ns)} | {entry.start_ns for entry in entries}
+        for cut in cuts:
+            for entry in (entry for entry in entries if entry.start_ns <= cut < entry.end_ns):
+                best = next((s for s in own if s.start_ns <= cut < s.end_ns), None)
+                if entry.sign is None:
+                    assert best is None or best.label >= entry.label
+                else:
+                    assert best is not None
+                    assert (entry.sign.label, entry.sign.confidence, entry.sign.start_ns) == (best.label, best.confidence, best.start_ns)
 
 
 # --- which signs reach which exchange ----------------------------------------------------------------------------------

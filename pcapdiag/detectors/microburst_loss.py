@@ -138,9 +138,9 @@ def _burst(trace: Trace, load: Load, group: I64, trip_ns: int, limits: Limits) -
     found = trace.tcp.recoveries
     # A tail that a timer repaired dates its loss only roughly: it joins a burst, but makes none.
     flows = len(np.unique(found.fd[group][found.at_sender[group] | ~found.tail[group]]))
-    first, last = int(found.first_ns[group[0]]), int(found.first_ns[group[-1]])
     if flows < limits.flows:
         return None
+    first, last = int(found.first_ns[group[0]]), int(found.first_ns[group[-1]])
     # A burst that took the tails of several flights opens holes at the receiver only with the next flight, or the next timer.
     tails = flows >= limits.crowd and not found.at_sender[group].any()
     peak = load.peak_bps(*load.span(first - trip_ns - (limits.ns("late_hole") if tails else 0), last))

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.table import Exchange
+from pcapdiag.exchanges.table import Exchange, Protocol
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits, shares
 from pcapdiag.findings.shares import Share
 from pcapdiag.flows.table import Vantage
@@ -48,7 +48,9 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         spent: dict[int, int] = defaultdict(int)
         for exchange, start, end in share.intervals:
             spent[exchange] += end - start
-        stalls = tuple(one for one in share.intervals if one[2] - one[1] >= ledger.trigger_ns[one[0]])
+        # In a protocol we cannot read (a shell, a subscription) silence may be a person's or nobody's: no stall of the server.
+        known = {exchange for exchange in share.exchanges if tables.exchanges[exchange].protocol is not Protocol.OTHER}
+        stalls = tuple(one for one in share.intervals if one[0] in known and one[2] - one[1] >= ledger.trigger_ns[one[0]])
         slowest = max(spent, key=lambda exchange: (spent[exchange], -exchange))
         row = tables.exchanges[slowest]
         count = len(spent)

@@ -35,6 +35,9 @@ UNATTRIBUTED_LIMIT: Final = 0.10
 
 UNATTRIBUTED_CAP: Final = 0.6
 
+GRADE_F_CAP: Final = 0.4
+"""Most that a capture of grade F can show: as much as one direction alone."""
+
 BLAST_CAP: Final = 3.0
 
 _GROUP: Final = {FindingKind.CAUSE: 0, FindingKind.OUTCOME: 0, FindingKind.RISK: 1, FindingKind.CAPTURE: 2}
@@ -73,6 +76,11 @@ def verdict(findings: Iterable[Finding], quality: Iterable[Quality]) -> str:
 
 def _capped(conclusions: Iterable[Conclusion], tables: Tables, ledger: Ledger) -> Iterable[Conclusion]:
     """Much unattributed time means that we do not understand this capture: it caps all confidence but in what the file itself is."""
+    if tables.quality and all(one.grade == "F" for one in tables.quality):
+        conclusions = [
+            one if one.kind is FindingKind.CAPTURE else replace(one, confidence=one.confidence.capped(GRADE_F_CAP, "capture of grade F"))
+            for one in conclusions
+        ]
     ratio = summarise(tables, ledger).unattributed_ratio
     if ratio <= UNATTRIBUTED_LIMIT:
         return conclusions

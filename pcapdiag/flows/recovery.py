@@ -22,6 +22,10 @@ RTO_MIN_NS = 200_000_000
 """Linux TCP_RTO_MIN; RFC 6298 section 2.4 asks for 1 s, no current stack waits that long."""
 _ALMOST = 0.9
 """Timers fire on ticks and captures have jitter: nine tenths of a timer's time count as the timer."""
+_RTO_MAX_NS = 120_000_000_000
+"""Linux TCP_RTO_MAX: no timer waits longer, so a longer pause before a resend is a spliced file or a clock step."""
+_PAUSE_NS = 20_000_000
+"""Gaps in which a host's other traffic would have used IP-IDs, if it counted them for all its connections together."""
 _REORDER_NS = 3_000_000
 """Wireshark's bound for "out of order" when the RTT is unknown."""
 
@@ -119,6 +123,7 @@ def _seen_twice(sequence: Sequence, entries: Entries, pieces: Pieces, acks: Acks
 def _judge_resends(drafts: list[_Draft], sequence: Sequence, entries: Entries, sacked: Sacked) -> None:
     """What triggered the resend that ended each stretch, and whether any was needed."""
     sack_key = key(sacked.fd, sacked.start)
+    heard = np.bincount(sequence.fd, minlength=len(entries.rtt_ns)) > 0  # without the receiver's packets nothing tells a loss
     for draft in drafts:
         first_ns = int(entries.ts_ns[draft.first])
         resent_at = draft.resends[0]
@@ -128,7 +133,7 @@ def _judge_resends(drafts: list[_Draft], sequence: Sequence, entries: Entries, s
         reported = bool((above & (sacked.ts_ns[low:high] <= resent_ns)).any())
         draft.tail = not reported and int(sequence.high_before[resent_at]) <= draft.stop
         draft.spurious = _needless(draft, entries, sacked, low, high)
-        draft.repair = _trigger(draft, entries, reported=reported)
+        draft.repair = _trigger(draft, entries, reported=reported) if heard[draft.fd ^ 1] else Repair.UNKNOWN
 
 
 def _needless(draft: _Draft, entries: Entries, sacked: Sacked, low: int, high: int) -> bool:
@@ -165,6 +170,8 @@ def _trigger(draft: _Draft, entries: Entries, *, reported: bool) -> Repair:
     position = draft.resends.index(last)
     before = draft.resends[position - 1] if position else draft.first
     waited = int(entries.ts_ns[last] - entries.ts_ns[before])
+    if waited > _RTO_MAX_NS:
+        return Repair.UNKNOWN
     if reported and position == 0:
         return Repair.FAST
     if waited >= _ALMOST * RTO_MIN_NS:
@@ -221,6 +228,8 @@ def _how_filled(draft: _Draft, entries: Entries) -> Repair:
     elif lag < (min(_REORDER_NS, rtt // 4) if rtt > 0 else _REORDER_NS):
         return Repair.REORDERED
     known_rtt = max(rtt, 0)
+    if lag > _RTO_MAX_NS:
+        return Repair.UNKNOWN
     if lag >= _ALMOST * RTO_MIN_NS + known_rtt // 2 and lag > 1.5 * known_rtt:
         return Repair.TIMEOUT
     return Repair.FAST
@@ -232,12 +241,13 @@ def _silent_tails(sequence: Sequence, entries: Entries) -> list[_Draft]:
     Skipped IP-IDs prove packets that never came. They explain at most the timers that many losses can take: with n
     missing, a silence of up to (2^n - 1) timeouts and one round trip; a longer one is cut to that.
     """
-    at = np.flatnonzero((sequence.kind == Kind.NEW) & (sequence.gap_len == 0) & (entries.id_gap > 0) & ~sequence.first)
+    late = (sequence.kind == Kind.NEW) & (sequence.gap_len == 0) & (entries.id_gap > 0) & ~sequence.first
+    at = np.flatnonzero(late & _counts_alone(sequence, entries)[sequence.fd])
     drafts = []
     for entry in at.tolist():
         waited = int(entries.ts_ns[entry] - entries.ts_ns[entry - 1])
         missing = int(entries.id_gap[entry])
-        if waited < _ALMOST * RTO_MIN_NS:
+        if not _ALMOST * RTO_MIN_NS <= waited <= _RTO_MAX_NS:
             continue
         rtt = max(int(entries.rtt_ns[sequence.fd[entry]]), 0)
         explained = ((1 << min(missing, 8)) - 1) * max(RTO_MIN_NS + rtt, 2 * rtt) + rtt
@@ -252,6 +262,17 @@ def _silent_tails(sequence: Sequence, entries: Entries) -> list[_Draft]:
             )
         )  # fmt: skip
     return drafts
+
+
+def _counts_alone(sequence: Sequence, entries: Entries) -> Bools:
+    """Per fd: does the connection have IP-IDs of its own? Else the host's other traffic skips some in most pauses."""
+    gap_ns = np.diff(entries.ts_ns, prepend=entries.ts_ns[:1])
+    pause = ~sequence.first & (gap_ns >= _PAUSE_NS) & (entries.id_gap >= 0)
+    count = len(entries.rtt_ns)
+    pauses = np.bincount(sequence.fd[pause], minlength=count)
+    skipping = np.bincount(sequence.fd[pause & (entries.id_gap > 0)], minlength=count)
+    alone: Bools = (pauses - skipping >= 2) & (skipping <= 0.25 * pauses)
+    return alone
 
 
 def _announced(sequence: Sequence, entries: Entries) -> list[_Draft]:

@@ -47,6 +47,8 @@ _DNS_SLOW_NS = 100_000_000
 _TLS_SLOW_NS = 300_000_000
 _BULK_TRIPS = 1.25
 """Flights of a window-limited sender follow each other within a round trip and some jitter."""
+_LONGEST_NS = 7_440_000_000_000
+"""2 h 4 min (RFC 5382 REQ-5): no path need keep a silent connection longer; such a wait is a spliced file or a clock step."""
 _TOKEN_FACTOR = 5
 """A pause in a token stream is a gap of the producer when it exceeds five median gaps (and the trigger)."""
 
@@ -203,7 +205,8 @@ class Phases:
         """Whose time a wait is: the server's once it can have the request; nobody's when it may never have got it."""
         had_it = exchange.request_acked_ns < NEVER or exchange.first_byte_ns < NEVER
         at_server = int(self._tcp.flows.vantage[exchange.flow]) == Vantage.SERVER
-        return SERVER_THINK if had_it or at_server else UNATTRIBUTED
+        believable = exchange.duration_ns <= _LONGEST_NS
+        return SERVER_THINK if (had_it or at_server) and believable else UNATTRIBUTED
 
     def _receive(self, exchange: Exchange, start: int, end: int) -> Iterator[Part]:
         """While the response comes: its own pace, pauses of its producer, and at the server the way to the client."""
@@ -213,6 +216,9 @@ class Phases:
         instants = [start, *times.tolist()]
         gaps = np.diff(instants)
         usual = int(np.median(gaps)) if len(gaps) else 0
+        if exchange.protocol is Protocol.WEBSOCKET or "tunnel_request_len" in exchange.facts:
+            yield Part(start, end, Phase.RECV, DELIVERY)  # both sides speak when they like: no pause is anybody's turn
+            return
         is_stream, trigger = exchange.is_stream, self.trigger_ns(exchange)
         flowing = DELIVERY if is_stream else TRANSFER
         allowed = usual if is_stream else max(self._round_trip(exchange), usual)

@@ -44,7 +44,7 @@ def answers(vantage: Vantage = "client", *, streams: tuple[int, ...] = (1, 3, 5)
 
 
 @pytest.mark.parametrize(("vantage", "sure"), [("client", 0.95), ("middle", 0.95), ("server", 0.9)])
-def test_streams_behind_anothers_hole_fire(vantage: Vantage, sure: float) -> None:
+def test_a_hole_before_other_streams_fires(vantage: Vantage, sure: float) -> None:
     (found,) = diagnosed(DETECTOR, answers(vantage).trace())
     assert found.stall_ns == pytest.approx(2 * REPAIR_MS * MS, abs=5 * MS)
     assert found.confidence.value == sure

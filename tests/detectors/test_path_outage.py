@@ -56,7 +56,7 @@ def outage(vantage: Vantage, count: int = 2) -> Merged:
 
 
 @pytest.mark.parametrize(("count", "sure"), [(2, 0.85), (3, 0.95)])
-def test_requests_that_vanish_together_fire(count: int, sure: float) -> None:
+def test_a_path_on_which_requests_vanish_fires(count: int, sure: float) -> None:
     (found,) = diagnosed(DETECTOR, merge(*(asks(50_000 + number, start_ms=3 * number) for number in range(count))).trace())
     assert found.stall_ns == pytest.approx(count * (WAITED_MS + 40) * MS, abs=count * 5 * MS)
     assert (found.details["connections"], found.confidence.value) == (count, sure)
@@ -64,7 +64,7 @@ def test_requests_that_vanish_together_fire(count: int, sure: float) -> None:
 
 
 @pytest.mark.parametrize(("vantage", "sure"), [("server", 0.85), ("client", 0.7), ("middle", 0.7)])
-def test_answers_that_vanish_together_fire_at_both_ends(vantage: Vantage, sure: float) -> None:
+def test_a_path_on_which_answers_vanish_fires_at_both_ends(vantage: Vantage, sure: float) -> None:
     (found,) = diagnosed(DETECTOR, outage(vantage).trace())
     assert found.stall_ns == pytest.approx(2 * WAITED_MS * MS, abs=2 * 45 * MS)
     assert (found.details["connections"], found.confidence.value) == (2, sure)

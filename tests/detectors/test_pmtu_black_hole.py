@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ MACS = {"client": b"\x02\0\0\0\0\x01", "server": b"\x02\0\0\0\0\x02"}
 
 def vanishing(vantage: Vantage, towards: Side) -> Lose:
     """How a packet that is lost near one end looks from the tap."""
-    return "after" if vantage != towards and vantage != "middle" else "before"
+    return "after" if vantage not in {towards, "middle"} else "before"
 
 
 def open_connection(vantage: Vantage, *, ip_id: bool = True) -> Wire:
@@ -113,7 +114,7 @@ def test_the_sender_side_shows_each_transmission() -> None:
     (found,) = diagnosed(DETECTOR, hole("server").trace())
     sends = found.frames[: TRIES + 1]
     assert all(frame.note.startswith("1500-byte packet") for frame in sends)
-    gaps = [(b.ts_ns - a.ts_ns) / MS for a, b in zip(sends, sends[1:], strict=False)]
+    gaps = [(b.ts_ns - a.ts_ns) / MS for a, b in pairwise(sends)]
     assert gaps == pytest.approx([FIRST_MS * 2**n for n in range(TRIES)], abs=5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_request_lost_four_times_fires() -> None:
     assert (found.details["sends"], found.confidence.value) == (5, 0.95)
     assert found.details["longest_gap_s"] == pytest.approx(1.76, abs=0.005)
     sends = [frame for frame in found.frames if "same bytes" in frame.note]
-    gaps = [(b.ts_ns - a.ts_ns) / MS for a, b in zip(sends, sends[1:], strict=False)]
+    gaps = [(b.ts_ns - a.ts_ns) / MS for a, b in pairwise(sends)]
     assert gaps == pytest.approx([220, 440, 880, 1_760], abs=5)
     assert found.frames[-1].note == "acknowledged"
     (sign,) = rto_backoff.signs(trace, LIMITS)
