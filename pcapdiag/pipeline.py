@@ -65,7 +65,7 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
     tcp = group_flows(packets, captures, side=options.vantage)
     streams = reassemble(packets, tcp)
     paired = pair_exchanges(packets, tcp, streams, losses)
-    start_ns = int(packets.ts_ns[packets.capture == 0].min(initial=2**62)) if len(packets) else 0
+    start_ns = int(packets.ts_ns[packets.capture == packets.capture.min()].min()) if len(packets) else 0
     trace = Trace(
         captures=captures, quality=tcp.quality, vantages=tcp.vantages, addresses=packets.addresses, flows=tcp.flows,
         exchanges=paired.exchanges, h2=paired.h2, calls=make_calls(paired.exchanges, tcp.flows), start_ns=start_ns, losses=losses,

@@ -52,7 +52,10 @@ class Silence:
     """One connection that heard nothing while packets were sent."""
 
     flow: int
+    heard_ns: int
+    """The last packet before it."""
     start_ns: int
+    """From when on packets are known to be lost: at the sender not before one was sent."""
     end_ns: int
     sends: int
     """Transmissions seen (at the sender) or skipped IP-IDs (at the receiver)."""
@@ -79,7 +82,8 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         sure = _confidence(group)
         for one in group:
             yield Sign(
-                label=LABEL, scope=OfFlow(one.flow), start_ns=one.start_ns, end_ns=_recovered(trace, one), confidence=sure,
+                label=LABEL, scope=OfFlow(one.flow), confidence=sure,
+                start_ns=max(one.heard_ns, group[0].start_ns), end_ns=_recovered(trace, one),
                 facts=Facts(group[0].start_ns, len(group), sum(other.sends for other in group)), frames=frames_of(trace, one.rows),
             )  # fmt: skip
 
@@ -95,7 +99,7 @@ def _of_flows(trace: Trace, limits: Limits) -> Iterable[Silence]:
         flow, direction = divmod(int(found.fd[row]), 2)
         here = bool(found.at_sender[row])
         quiet = silence_around(trace.tcp, flow, heard=1 - direction if here else direction, ts_ns=int(found.resent_ns[row]))
-        start_ns = max(quiet.start_ns, int(found.first_ns[row]))  # before anything was sent, silence is only idleness
+        start_ns = max(quiet.start_ns, int(found.first_ns[row])) if here else quiet.start_ns
         if quiet.end_ns - start_ns < limits.ns("shortest"):
             continue
         resumed = (quiet.last, "last packet before the silence"), (quiet.next, "first packet after it")
@@ -106,7 +110,7 @@ def _of_flows(trace: Trace, limits: Limits) -> Iterable[Silence]:
             count, rows = int(trace.segments.id_gap[int(found.resent_segment[row])]), ()
         if count < limits.sends - (0 if here else 1):
             continue
-        one = Silence(flow, start_ns, quiet.end_ns, count, here, (resumed[0], *rows, resumed[1]))
+        one = Silence(flow, quiet.start_ns, start_ns, quiet.end_ns, count, here, (resumed[0], *rows, resumed[1]))
         known = best.get((flow, quiet.start_ns))
         if known is None or (one.at_sender, one.sends) > (known.at_sender, known.sends):
             best[flow, quiet.start_ns] = one
@@ -119,7 +123,9 @@ def _of_connects(trace: Trace, limits: Limits) -> Iterable[Silence]:
         if exchange.protocol is Protocol.CONNECT and len(exchange.tries) >= limits.sends:
             rows = slice(int(trace.flows.begin[exchange.flow]), int(trace.flows.stop[exchange.flow]))
             syns = [(row, "SYN, unanswered") for row in range(rows.start, min(rows.stop, rows.start + 4))]
-            yield Silence(exchange.flow, exchange.tries[0], exchange.end_ns, len(exchange.tries), at_sender=True, rows=tuple(syns))
+            yield Silence(
+                exchange.flow, exchange.tries[0], exchange.tries[0], exchange.end_ns, len(exchange.tries), at_sender=True, rows=tuple(syns)
+            )
 
 
 def _together(silences: list[Silence], limits: Limits) -> list[list[Silence]]:
