@@ -215,7 +215,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         cause = "its own traffic fills" if worst.variant == "self-inflicted" else "other traffic fills"
         yield share.concluded(
             LABEL.code,
-            summary=f"{len(share.exchanges)} requests from {share.client} to {share.server} waited {share.stall_ns / 1e9:.2f} s in a queue "
+            summary=f"{share.requests} from {share.client} to {share.server} waited {share.stall_ns / 1e9:.2f} s in a queue "
             f"that {cause}: round trips of up to {(worst.queue_ns + worst.floor_ns) / 1e6:.0f} ms "
             f"on a path of {worst.floor_ns / 1e6:.0f} ms",
             contrast=_contrast(worst),

@@ -125,7 +125,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         yield share.concluded(
             LABEL.code,
             summary=f"{len(holes)} lost {'stretch' if len(holes) == 1 else 'stretches'} of bytes on HTTP/2 connections between "
-            f"{share.client} and {share.server} froze {len(share.exchanges)} requests that had lost nothing, up to {most} at once, for "
+            f"{share.client} and {share.server} froze {share.requests} that had lost nothing, up to {most} at once, for "
             f"{share.stall_ns / 1e9:.2f} stream-seconds",
             contrast="a slow server would have left their bytes unsent; here they had arrived and waited for another stream's",
             details={"holes": len(holes), "most_streams": most, "stream_seconds": round(share.stall_ns / 1e9, 6)},

@@ -77,7 +77,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         yield share.concluded(
             LABEL.code,
             summary=f"{router} reported an MTU of {mtu} between {share.client} and {share.server}; resending in smaller packets took "
-            f"{share.stall_ns / 1e9:.3f} s of {len(share.exchanges)} requests",
+            f"{share.stall_ns / 1e9:.3f} s of {share.requests}",
             contrast=f"in a black hole no report comes; here the sender shrank its packets to {mtu} bytes and they arrived",
             details={"mtu": mtu, "router": router},
             identity=(f"mtu {mtu}",),

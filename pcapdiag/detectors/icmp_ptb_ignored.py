@@ -102,7 +102,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         yield share.concluded(
             LABEL.code,
             summary=f"{worst.router} reported an MTU of {worst.mtu}, yet the same bytes went out {worst.resends} more times in packets of "
-            f"up to {worst.quoted_len} bytes: {len(share.exchanges)} requests between {share.client} and {share.server} stood still for "
+            f"up to {worst.quoted_len} bytes: {share.requests} between {share.client} and {share.server} stood still for "
             f"{share.stall_ns / 1e9:.2f} s",
             contrast="in a black hole no router reports anything; here the report is in the capture and had no effect",
             details={"mtu": worst.mtu, "packet_len": worst.quoted_len, "resends": worst.resends, "router": worst.router},

@@ -181,7 +181,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
             LABEL.code,
             summary=f"{bursts} between {share.server} and {share.client} overran a queue: up to "
             f"{worst.flows} connections lost packets at once at {_rate(worst.peak_bps)} over 1 ms on a link of {link}, "
-            f"used at {_rate(worst.mean_bps)} on average; {len(share.exchanges)} requests waited {share.stall_ns / 1e9:.2f} s "
+            f"used at {_rate(worst.mean_bps)} on average; {share.requests} waited {share.stall_ns / 1e9:.2f} s "
             "for the resends",
             contrast=f"random loss hits one connection at a time; here {worst.flows} lost packets within the same milliseconds",
             details={

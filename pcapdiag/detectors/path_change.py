@@ -194,7 +194,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         yield share.concluded(
             LABEL.code,
             summary=f"{_step_text(worst, share.client, share.server, tables)}: {share.stall_ns / 1e9:.2f} s more for the round trips of "
-            f"{len(share.exchanges)} requests",
+            f"{share.requests}",
             contrast=_contrast(worst),
             details=_details(worst),
             identity=("ttl",) if worst.ttl != (0, 0) else (),

@@ -181,7 +181,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         yield share.concluded(
             LABEL.code,
             summary=f"from {start / 1e9:.2f} s on nothing crossed the path between {share.client} and {share.server} for up to "
-            f"{longest / 1e9:.2f} s: {flows} connections fell silent together, and {len(share.exchanges)} requests waited "
+            f"{longest / 1e9:.2f} s: {flows} connections fell silent together, and {share.requests} waited "
             f"{share.stall_ns / 1e9:.2f} s in all",
             contrast="a size-dependent fault would have let small packets pass; not one packet of any size came back",
             details={"connections": flows, "longest_silence_s": round(longest / 1e9, 6)},

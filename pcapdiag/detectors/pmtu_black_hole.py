@@ -153,7 +153,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         yield share.concluded(
             LABEL.code,
             summary=f"packets of {high + 1} bytes and more from {sender} to {receiver} vanish ({counted}) while {passed} smaller ones "
-            f"passed: the path MTU lies between {low} and {high} bytes, and {len(share.exchanges)} requests hung for "
+            f"passed: the path MTU lies between {low} and {high} bytes, and {share.requests} hung for "
             f"{share.stall_ns / 1e9:.2f} s. {icmp}",
             contrast=f"plain loss would have hit some of the {passed} smaller packets too, and a dead peer would have passed none",
             details={

@@ -105,7 +105,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         longest = max(one.longest_gap_ns for one in series)
         yield share.concluded(
             LABEL.code,
-            summary=f"{len(share.exchanges)} requests between {share.client} and {share.server} waited {share.stall_ns / 1e9:.2f} s while "
+            summary=f"{share.requests} between {share.client} and {share.server} waited {share.stall_ns / 1e9:.2f} s while "
             f"the same bytes were sent up to {most} times without an answer, the last waits up to {longest / 1e9:.1f} s apart",
             contrast="with a closed window the receiver would have acknowledged the probes; nothing was acknowledged",
             details={"sends": most, "longest_gap_s": round(longest / 1e9, 6)},

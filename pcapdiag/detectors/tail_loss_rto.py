@@ -110,7 +110,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         most = f"; the same bytes went out up to {resent + 1} times" if resent > 1 else ""
         yield share.concluded(
             LABEL.code,
-            summary=f"{len(share.exchanges)} requests between {share.client} and {share.server} waited {share.stall_ns / 1e9:.2f} s for "
+            summary=f"{share.requests} between {share.client} and {share.server} waited {share.stall_ns / 1e9:.2f} s for "
             f"the retransmission timer: the end of a burst was lost {'behind' if behind else 'before'} the capture "
             f"{len(losses)} times{most}",
             contrast="a quiet sender would show no repeated bytes" if behind else "a quiet sender would have continued its IP-IDs",

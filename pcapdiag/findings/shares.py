@@ -37,6 +37,11 @@ class Share:
     longest: Entry
     at_least: bool
 
+    @property
+    def requests(self) -> str:
+        """How many exchanges it hit, in words."""
+        return f"{len(self.exchanges)} {'request' if len(self.exchanges) == 1 else 'requests'}"
+
     def frames(self) -> tuple[Frame, ...]:
         """Evidence of its signs, the costliest first, each frame once, in the order of time; at most 12."""
         cost: dict[int, int] = defaultdict(int)

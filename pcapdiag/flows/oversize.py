@@ -131,6 +131,7 @@ def _passed(packets: Packets, tcp: TcpTables, fd: int, start: int, end: int, fai
     if (acked & ~resent & (sizes >= failed_min)).any():
         return None, 0
     pure = rows[(seg.kind[rows] == Kind.CONTROL) & (seg.acked_len[rows] > 0)]
+    pure = pure[~tcp.flows.one_way[seg.flow[pure]]]  # without the other direction nobody saw them arrive
     reverse_resent = bool((lost & np.isin(found.fd, np.unique(own_fd ^ 1))).any())
     passed = np.concatenate([sizes[acked & ~resent], _wire_len(packets, tcp, pure) if not reverse_resent else sizes[:0]])
     first = _wire_len(packets, tcp, tcp.recoveries.first_segment[lost])
