@@ -110,7 +110,7 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(call install,[test])
 	@touch $(VENV)/.run
 $(VENV)/.check: pyproject.toml | $(VENV)/bin/python
-	$(call install,[test$(comma)check])
+	$(call install,[test$(comma)check$(comma)lab])
 	@touch $(VENV)/.run $(VENV)/.test
 $(VENV)/.lab: pyproject.toml | $(VENV)/bin/python
 	$(call install,[test$(comma)lab])

@@ -271,7 +271,7 @@ def _counts_alone(sequence: Sequence, entries: Entries) -> Bools:
     count = len(entries.rtt_ns)
     pauses = np.bincount(sequence.fd[pause], minlength=count)
     skipping = np.bincount(sequence.fd[pause & (entries.id_gap > 0)], minlength=count)
-    alone: Bools = (pauses - skipping >= 2) & (skipping <= 0.25 * pauses)
+    alone: Bools = (pauses - skipping >= 3) & (skipping <= np.maximum(1, 0.1 * pauses))
     return alone
 
 

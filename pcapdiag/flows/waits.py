@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pcapdiag.flows.rtt import RoundTrips
     from pcapdiag.flows.table import TcpTables
 
+_GIVE_UP_NS = 1_200_000_000_000
+"""Linux gives a connection up after 15 resends, 924.6 s at the least timer (tcp_retries2): no loss is waited for any longer."""
 _FULL_SHARE = 0.9
 """Options vary the payload of a full packet by some bytes."""
 _LEAST_FULL_LEN = 500
@@ -48,6 +50,8 @@ def wait_of(tcp: TcpTables, trips: RoundTrips, row: int) -> Wait:
         trip = max((trips.far(flow) if direction == 0 else trips.near(flow)).floor_ns(), 0)
         begun, earlier = (trip // 2, trip // 2) if direction == 0 else (0, trip)
         start, end = start + begun, end if unfinished else end - earlier
+    if end - start > _GIVE_UP_NS:
+        return Wait(start, start, at_least=True)
     return Wait(min(start, end), end, unfinished or (bool(recoveries.tail[row]) and not bool(recoveries.at_sender[row])))
 
 
