@@ -74,9 +74,11 @@ def test_a_half_seen_handshake() -> None:
     ({"window_shift": 7, "sack_permitted": True}, None, (-1, -1), -1),
     ({"window_shift": -1, "sack_permitted": False}, None, (0, 0), 0),
     (None, {"window_shift": 9, "sack_permitted": True}, (-1, 9), -1),
+    (None, {"window_shift": 0}, (-1, 0), 0),
     (None, {}, (0, 0), 0),
 ], ids=[
-    "both", "largest", "server refuses", "client asks not", "no answer seen", "no answer, nothing asked", "answer alone", "plain answer",
+    "both", "largest", "server refuses", "client asks not", "no answer seen", "no answer, nothing asked", "answer alone",
+    "unscaled answer alone", "plain answer",
 ])  # fmt: skip
 def test_options_hold_when_both_sides_agreed(
     client: dict[str, int] | None, server: dict[str, int] | None, shifts: tuple[int, int], sack: int

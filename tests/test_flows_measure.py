@@ -151,6 +151,7 @@ def id_gaps(ids: list[int], lengths: list[int] | None = None, mss: int = 0) -> l
 
 def test_skipped_ids_are_packets_that_were_never_seen() -> None:
     assert id_gaps([5, 6, 7, 8, 9, 12, 13]) == [0, 0, 0, 0, 0, 2, 0]
+    assert id_gaps([5, 6, 7, 8]) == [0, 0, 0, 0], "four packets are enough"
     assert id_gaps([65_533, 65_534, 65_535, 1, 2, 3, 4]) == [0, 0, 0, 1, 0, 0, 0], "the counter wraps"
 
 

@@ -8,7 +8,7 @@ from pcapdiag.columns import NEVER
 from pcapdiag.flows import group_flows
 from pcapdiag.flows.pieces import first_ack, key, time_of
 from pcapdiag.flows.table import Acks, TcpTables
-from pcapdiag.packets.table import ACK, FIN, SYN
+from pcapdiag.packets.table import ACK, FIN, RST, SYN
 from tests.packet_rows import BEGIN_NS, MS, Row, capture, packets, row
 
 
@@ -82,6 +82,12 @@ def test_data_in_a_syn_is_data() -> None:
     found = tables(*rows)
     assert (found.pieces.start.tolist(), found.pieces.stop.tolist()) == ([0, 40], [40, 140])
     assert len(found.gaps) == 0
+
+
+def test_what_a_reset_carries_is_no_data() -> None:
+    """It may hold words about its cause (RFC 9293 section 3.5.3)."""
+    found = tables(*OPEN, data(3, 0), row(4 * MS, seq=101, flags=RST | ACK, ack=1, payload_len=20))
+    assert found.pieces.stop.tolist() == [100]
 
 
 def test_each_advance_of_an_ack_is_a_row_and_counts_its_bytes() -> None:

@@ -163,6 +163,7 @@ def test_connections_older_than_the_capture() -> None:
 def test_bytes_acknowledged_and_never_captured_are_the_captures_loss() -> None:
     found = wire_quality(Wire().handshake().send(14_480, lose="capture", only=[3]).reply(10))
     assert (found.unseen_bytes, found.seen_bytes) == (1_448, 14_480 - 1_448 + 10)
+    assert found.tcp_data_packets == 9 + 1
     assert found.capture_loss_ratio == pytest.approx(0.1, abs=0.001)
     assert (found.issues, found.grade) == (("capture-loss",), "D")
     assert wire_quality(Wire().handshake().send(14_480, lose="after", only=[3]).wait(ms=25).resend(4_344, 5_792)).unseen_bytes == 0

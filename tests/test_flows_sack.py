@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pcapdiag.flows import group_flows
@@ -48,6 +48,7 @@ def is_duplicate(ack: int, blocks: list[tuple[int, int]]) -> bool:
 
 
 @given(BLOCKS)
+@example([(False, 10, [(5, 10)]), (False, 10, [(5, 11)])])
 def test_a_byte_is_sacked_by_the_first_block_that_names_it(acks: list[tuple[bool, int, list[tuple[int, int]]]]) -> None:
     first: dict[tuple[int, int], int] = {}
     duplicates = []

@@ -54,6 +54,7 @@ def of_model(stream: Stream) -> dict[int, tuple[int, int]]:
 
 
 @given(ACTIONS, st.sampled_from([None, 0, 0, 5]), ISNS, ISNS)
+@example([(0, "new", 1, 3), (0, "skip", 3, 3), (0, "back", 6, 3), (0, "back", 3, 2)], 0, 0, 0)
 @example([(0, "back", 4, 3)], 5, 2**32 - 3, 0)
 @example([(0, "new", 1, 9), (0, "far fin", 7, 1), (0, "back", 5, 3), (1, "pure", 1, 1)], 0, 0, 2**32 - 1)
 @example([(0, "far fin", 1, 1), (0, "back", 2, 1)], None, 0, 0)

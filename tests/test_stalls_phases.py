@@ -161,6 +161,7 @@ def test_a_lookup_is_slow_above_100_ms(ms: int, changes: dict[str, Any], label: 
 def test_a_connect_takes_one_round_trip_and_the_rest_is_queueing() -> None:
     assert alone(Protocol.CONNECT, 50) == [("CONNECT", "propagation", 20), ("CONNECT", "queueing", 30)]
     assert alone(Protocol.CONNECT, 1_020, tries=(1, 2)) == [("CONNECT", "propagation", 20), ("CONNECT", "unattributed", 1_000)]
+    assert alone(Protocol.CONNECT, 50, tries=(1,))[1] == ("CONNECT", "queueing", 30)
     assert alone(Protocol.CONNECT, 15) == [("CONNECT", "propagation", 15)]
 
 
@@ -168,6 +169,13 @@ def test_a_handshake_takes_one_round_trip_or_two_by_its_version() -> None:
     assert alone(Protocol.TLS_HANDSHAKE, 100, status="TLSv1.3") == [("TLS", "propagation", 20), ("TLS", "server-think", 80)]
     assert alone(Protocol.TLS_HANDSHAKE, 100, status="TLSv1.2") == [("TLS", "propagation", 40), ("TLS", "server-think", 60)]
     assert alone(Protocol.TLS_HANDSHAKE, 321, status="TLSv1.3") == [("TLS", "propagation", 20), ("TLS", "tls-slow", 301)]
+
+
+@pytest.mark.parametrize(("ms", "label"), [(790, "server-think"), (810, "tls-slow")])
+def test_on_a_long_path_a_handshake_is_slow_above_three_round_trips_more(ms: int, label: str) -> None:
+    trace = Wire(rtt_ms=200).handshake().http_get().trace()
+    row = Exchange(id=0, flow=0, protocol=Protocol.TLS_HANDSHAKE, name="x", start_ns=START_NS, end_ns=START_NS + ms * MS, status="TLSv1.3")
+    assert told(Phases(Exchanges((row,)), trace.tcp, trace.streams).parts(row))[-1] == ("TLS", label, ms - 200)
 
 
 def test_set_up_comes_first_and_what_lies_between_is_the_clients() -> None:

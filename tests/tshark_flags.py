@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pcapdiag.columns import I64, Bools, Rows
+    from pcapdiag.flows.table import Segments
     from pcapdiag.trace import Trace
 
 Facts = dict[str, dict[int, int]]
@@ -48,7 +49,8 @@ def ours(trace: Trace) -> Facts:
     old = np.isin(seg.kind, (Kind.SEEN_AGAIN, Kind.FILL, Kind.SYN_AGAIN)) | (np.isin(seg.kind, (Kind.NEW, Kind.FIN)) & (seg.sends > 1))
     masks = {
         "again": old,
-        "lost_segment": seg.gap_len > 0,
+        # Wireshark names a hole once and then counts on from behind it; a pure ACK beyond a known hole says nothing new.
+        "lost_segment": (seg.gap_len > 0) & ((seg.payload_len > 0) | ~_seen_before(seg)),
         "duplicate_ack": (seg.dup_ack > 0) & ~_window_changed(trace),
         "zero_window": (seg.window == 0) & ((seg.flags & (SYN | FIN | RST)) == 0),
         "keep_alive": seg.kind == Kind.KEEP_ALIVE,
@@ -104,3 +106,15 @@ def differences(trace: Trace, path: Path) -> dict[str, tuple[int, list[int], lis
         b = set(mine[name].items())
         found[name] = len(a & b), sorted(frame for frame, _ in a - b), sorted(frame for frame, _ in b - a)
     return found
+
+
+def _seen_before(seg: Segments) -> Bools:
+    """Does an earlier packet of the same direction claim the same sequence number, beyond what was seen?"""
+    claims = list(zip(seg.flow.tolist(), seg.direction.tolist(), seg.seq.tolist(), (seg.gap_len > 0).tolist(), strict=True))
+    known: set[tuple[int, int, int]] = set()
+    result = np.zeros(len(claims), np.bool_)
+    for row, (flow, direction, seq, gap) in enumerate(claims):
+        result[row] = gap and (flow, direction, seq) in known
+        if gap:
+            known.add((flow, direction, seq))
+    return result

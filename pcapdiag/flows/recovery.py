@@ -128,7 +128,9 @@ def _judge_resends(drafts: list[_Draft], sequence: Sequence, entries: Entries, s
         first_ns = int(entries.ts_ns[draft.first])
         resent_at = draft.resends[0]
         resent_ns = int(entries.ts_ns[resent_at])
-        low, high = np.searchsorted(sack_key, key(np.array([draft.fd, draft.fd + 1]), np.array([draft.start, -2])))
+        # Nothing above what had been sent could be reported yet: that keeps the slice as short as the flight.
+        sent = max(int(sequence.high_before[resent_at]), draft.stop)
+        low, high = np.searchsorted(sack_key, key(np.array([draft.fd, draft.fd]), np.array([draft.start, sent])))
         above = ~sacked.duplicate[low:high] & (sacked.start[low:high] >= draft.stop) & (sacked.ts_ns[low:high] >= first_ns)
         reported = bool((above & (sacked.ts_ns[low:high] <= resent_ns)).any())
         draft.tail = not reported and int(sequence.high_before[resent_at]) <= draft.stop
