@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pandas as pd
 
 I64 = npt.NDArray[np.int64]
@@ -36,6 +38,8 @@ class Col:
 
     doc: str
     unit: str = ""
+    of: str = ""
+    """What its numbers count (`segment`, `flow`, `fd`), when they are row numbers that move with the rows; below 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,20 @@ class Table:
         """The table of the given rows (indices, mask or slice); what is no column stays."""
         return replace(self, **{name: getattr(self, name)[rows] for name in self.columns()})
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self], moved: Mapping[str, Sequence[int]]) -> Self:
+        """Parts one behind the other.
+
+        Args:
+            parts: at least one; what is no column is taken from the first.
+            moved: per name that `Col.of` gives, how far the rows it counts move in each part.
+        """
+        if len(parts) == 1 and not any(any(steps) for steps in moved.values()):
+            return parts[0]
+        return replace(
+            parts[0], **{name: _joined([getattr(part, name) for part in parts], moved.get(col.of)) for name, col in cls.columns().items()}
+        )
+
     def to_frame(self) -> pd.DataFrame:
         """The columns as a pandas DataFrame (pandas is imported here, and only here)."""
         import pandas as pd  # noqa: PLC0415 - 0.3 s that only tables at the edge should cost
@@ -77,6 +95,17 @@ class Table:
 
 
 _COLUMNS: dict[type, dict[str, Col]] = {}
+
+
+def _joined(columns: list[npt.NDArray[Any]], steps: Sequence[int] | None) -> npt.NDArray[Any]:
+    whole: npt.NDArray[Any] = np.concatenate(columns)
+    if steps is not None:
+        begin = 0
+        for column, step in zip(columns, steps, strict=True):
+            mine = whole[begin : begin + len(column)]
+            np.add(mine, step, out=mine, where=mine >= 0)
+            begin += len(column)
+    return whole
 
 
 def _col_of(hint: object) -> Col | None:

@@ -2,189 +2,84 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 
 from pcapdiag.capture.frames import Capture
-from pcapdiag.columns import I64, U8, Rows
-from pcapdiag.flows import measure, quality
+from pcapdiag.columns import I64, Rows
+from pcapdiag.flows import quality
+from pcapdiag.flows.block import Block, assemble_block
 from pcapdiag.flows.group import Grouping, group_packets
-from pcapdiag.flows.handshake import Handshakes, read_handshakes
-from pcapdiag.flows.pieces import advances, deliver_in_order, find_gaps, first_sights
-from pcapdiag.flows.recovery import Entries, find_recoveries
-from pcapdiag.flows.sack import first_sacks
-from pcapdiag.flows.segmented import concatenated_ranges, group_starts, partition_by_direction
-from pcapdiag.flows.sequence import Sequence, sequence_packets
-from pcapdiag.flows.summary import datagrams, flow_of_row, flow_table, one_way_flows, super_segments, vantage_of
-from pcapdiag.flows.table import Segments, TcpTables
-from pcapdiag.packets.table import ACK, RST, SYN, TCP, Packets
+from pcapdiag.flows.summary import flow_of_row, super_segments, vantage_of
+from pcapdiag.flows.table import Acks, Datagrams, Flows, Gaps, Pieces, Recoveries, Sacked, Segments, TcpTables
+from pcapdiag.packets.table import TCP, Packets
 
-_Scalar = TypeVar("_Scalar", bound=np.generic)
+_BLOCK_PACKETS = 1 << 15
+"""Some fifty columns of eight bytes for that many packets fit the caches of one core (2 MiB and its share of the last level)."""
 
 
-def group_flows(packets: Packets, captures: tuple[Capture, ...], *, side: str | None = None) -> TcpTables:
+def group_flows(
+    packets: Packets, captures: tuple[Capture, ...], *, side: str | None = None, block_packets: int = _BLOCK_PACKETS
+) -> TcpTables:
     """Flows and all per-packet TCP columns.
 
     Args:
         packets: all packets.
         captures: what is known of each capture.
         side: client, server or middle when the user says where the capture was taken.
+        block_packets: flows are worked on in blocks of about this many packets; the result does not depend on it.
     """
     kept = quality.repair(packets, len(captures))
     grouping = group_packets(packets, kept.rows)
-    tcp = _Tcp.of(packets, grouping)
-    segments, seg, shakes = tcp.columns(packets)
-    one_way = one_way_flows(segments, len(grouping.begin))
-    pieces = first_sights(seg, tcp.payload_len, tcp.ts_ns, tcp.order)
-    acks, acked_len = advances(seg, tcp.ts_ns, tcp.order)
-    gaps = find_gaps(pieces, acks, seg, segments.ts_ns, one_way)
-    pieces = deliver_in_order(pieces, gaps, seg)
-    sacked = first_sacks(packets.sacks, tcp.entry_of_row(len(packets)), seg, packets.ack[tcp.rows].astype(np.int64), tcp.ts_ns, tcp.order)
-    rtt_ns = measure.rtt_samples(acks, pieces, seg, len(segments))
-    segments.acked_len[tcp.order] = acked_len
-    segments.rtt_ns[:] = rtt_ns
-    entries = tcp.entries(packets, segments, shakes, rtt_ns)
-    recoveries = find_recoveries(seg, entries, pieces=pieces, acks=acks, sacked=sacked, gaps=gaps)
-    flows = flow_table(packets, grouping, shakes, tcp.flows, one_way)
-    supers = super_segments(packets, flows, segments)
-    sides, vantages = vantage_of(packets, flows, segments, supers, capture_count=len(captures), side=side)
-    flows = replace(flows, vantage=sides)
+    tables = _joined(list(_blocks(packets, grouping, block_packets)))
+    supers = super_segments(packets, tables.flows, tables.segments)
+    sides, vantages = vantage_of(packets, tables.flows, tables.segments, supers, capture_count=len(captures), side=side)
+    flows = replace(tables.flows, vantage=sides)
     return TcpTables(
-        flows=flows, segments=segments, datagrams=datagrams(packets, grouping), pieces=pieces, acks=acks, sacked=sacked, gaps=gaps,
-        recoveries=recoveries, flow_of_row=flow_of_row(grouping, len(packets)), vantages=vantages,
-        quality=quality.measure(packets=packets, kept=kept, captures=captures, flows=flows, pieces=pieces, gaps=gaps, super_rows=supers),
+        flows=flows, segments=tables.segments, datagrams=tables.datagrams, pieces=tables.pieces, acks=tables.acks, sacked=tables.sacked,
+        gaps=tables.gaps, recoveries=tables.recoveries, flow_of_row=flow_of_row(grouping, len(packets)), vantages=vantages,
+        quality=quality.measure(
+            packets=packets, kept=kept, captures=captures, flows=flows, pieces=tables.pieces, gaps=tables.gaps, super_rows=supers
+        ),
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tcp:
-    """TCP packets in fd order; order[i] is the row in Segments of entry i."""
-
-    flows: Rows
-    """Ids of the TCP flows."""
-    begin: I64
-    """First row in Segments of each."""
-    length: I64
-    segment_rows: Rows
-    """Rows of Packets in Segments' order."""
-    segment_flow: I64
-    segment_direction: U8
-    order: Rows
-    rows: Rows
-    """Rows of Packets in fd order."""
-    fd: I64
-    ts_ns: I64
-    payload_len: I64
-    fd_count: int
-
-    @classmethod
-    def of(cls, packets: Packets, grouping: Grouping) -> _Tcp:
-        """Selects the TCP flows and finds the fd order."""
-        flows = np.flatnonzero(grouping.proto == TCP)
-        take = concatenated_ranges(grouping.begin[flows], grouping.length[flows])
-        length = grouping.length[flows]
-        begin = np.cumsum(length) - length
-        rows, direction = grouping.rows[take], grouping.direction[take]
-        order = partition_by_direction(direction.astype(np.int64), begin, length)
-        flow = grouping.flow[take]
-        ordered = rows[order]
-        return cls(
-            flows=flows, begin=begin, length=length, segment_rows=rows, segment_flow=flow, segment_direction=direction, order=order,
-            rows=ordered, fd=2 * flow[order] + direction[order], ts_ns=packets.ts_ns[ordered],
-            payload_len=packets.payload_len[ordered].astype(np.int64), fd_count=2 * len(grouping.begin),
-        )  # fmt: skip
-
-    def entry_of_row(self, row_count: int) -> I64:
-        """Entry in fd order of each row of Packets; -1 for none."""
-        result = np.full(row_count, -1, np.int64)
-        result[self.rows] = np.arange(len(self.rows))
-        return result
-
-    def columns(self, packets: Packets) -> tuple[Segments, Sequence, Handshakes]:
-        """Segments (acked_len and rtt_ns still empty), the sequence analysis behind it, and the handshakes per TCP flow."""
-        rows, flags = self.rows, packets.flags[self.rows]
-        seg = sequence_packets(
-            fd=self.fd, seq=packets.seq[rows], ack=packets.ack[rows], flags=flags, payload_len=self.payload_len, fd_count=self.fd_count
-        )
-        shakes = read_handshakes(packets, self.segment_rows, self.segment_direction, self.begin)
-        has_sack = np.zeros(len(packets), np.bool_)
-        has_sack[packets.sacks.row] = True
-        window = packets.window[rows].astype(np.int64)
-        flow_first = group_starts(self.segment_flow)
-        to_probe = measure.answers_probe(flow_first, self.segment_direction, _placed(seg.kind, self.order))[self.order]
-        duplicate = measure.duplicate_acks(
-            seg, flags=flags, payload_len=self.payload_len, window=packets.window[rows], has_sack=has_sack[rows], to_probe=to_probe
-        )
-        packets_sent = np.maximum(1, -(-self.payload_len // np.maximum(self._mss(packets, shakes), 1)))
-        numbered = (packets.ip_id[rows] != 0) & (packets.ip_version[rows] == 4) & ((flags & (SYN | RST)) == 0)
-        id_gap = measure.id_gaps(self.fd, packets.ip_id[rows], packets_sent, numbered, self.fd_count)
-        occupies = (seg.stop > seg.seq) & ((flags & RST) == 0)
-        table: dict[str, npt.NDArray[Any]] = {
-            "seq": seg.seq, "ack": seg.ack, "kind": seg.kind, "gap_len": seg.gap_len, "sends": seg.sends, "dup_ack": duplicate,
-            "window": self._scaled(window, flags, shakes), "id_gap": id_gap, "payload_len": packets.payload_len[rows],
-            "has_sack": has_sack[rows], "flags": flags,
-        }  # fmt: skip
-        placed = {name: _placed(values, self.order) for name, values in table.items()}
-        flight = measure.in_flight(
-            flow_first, self.segment_direction, _placed(seg.stop, self.order), placed["ack"], _placed(occupies, self.order)
-        )
-        segments = Segments(
-            row=self.segment_rows.astype(np.int64), flow=self.segment_flow.astype(np.int32), direction=self.segment_direction,
-            ts_ns=packets.ts_ns[self.segment_rows], acked_len=np.zeros(len(rows), np.int64), rtt_ns=np.full(len(rows), -1),
-            in_flight_len=flight, **placed,
-        )  # fmt: skip
-        return segments, seg, shakes
-
-    def _mss(self, packets: Packets, shakes: Handshakes) -> I64:
-        """Largest payload of one packet per entry: what the receiver announced, less the timestamps option; 1,460 when unknown."""
-        flow = np.searchsorted(self.flows, self.fd // 2)
-        announced = np.where(self.fd % 2 == 0, shakes.server_mss[flow], shakes.client_mss[flow])
-        mss: I64 = np.where(announced > 0, announced, 1460) - 12 * packets.has_ts[self.rows]
-        return mss
-
-    def _scaled(self, window: I64, flags: U8, shakes: Handshakes) -> I64:
-        """Windows in bytes; a SYN's window is never scaled (RFC 7323 section 2.2)."""
-        flow = np.searchsorted(self.flows, self.fd // 2)
-        shift = np.where(self.fd % 2 == 0, shakes.client_shift[flow], shakes.server_shift[flow]).astype(np.int64)
-        return np.where((flags & SYN) > 0, window, window << np.maximum(shift, 0))
-
-    def entries(self, packets: Packets, segments: Segments, shakes: Handshakes, rtt_ns: I64) -> Entries:
-        """What finding recoveries needs."""
-        entry_of_segment = np.empty(len(self.order), np.int64)
-        entry_of_segment[self.order] = np.arange(len(self.order))
-        rows = self.rows
-        return Entries(
-            ts_ns=self.ts_ns, segment=self.order.astype(np.int64), entry_of_segment=entry_of_segment, payload_len=self.payload_len,
-            has_ts=packets.has_ts[rows], ts_val=packets.ts_val[rows], ts_ecr=packets.ts_ecr[rows], ip_id=packets.ip_id[rows],
-            id_gap=segments.id_gap[self.order].astype(np.int64), rtt_ns=self._round_trips(shakes, segments, rtt_ns),
-            refused_ns=self._refusals(packets),
-        )  # fmt: skip
-
-    def _refusals(self, packets: Packets) -> I64:
-        """Per fd: the last RST without ACK that the other end sent; -1 for none."""
-        refused_ns = np.full(self.fd_count, -1, np.int64)
-        bare = (packets.flags[self.rows] & (RST | ACK)) == RST
-        np.maximum.at(refused_ns, self.fd[bare] ^ 1, self.ts_ns[bare])
-        return refused_ns
-
-    def _round_trips(self, shakes: Handshakes, segments: Segments, rtt_ns: I64) -> I64:
-        """The connection's whole round trip per fd: both halves of the handshake, else the least samples of both halves."""
-        halves = np.full((self.fd_count, 1), np.iinfo(np.int64).max)
-        sampled = np.flatnonzero(rtt_ns >= 0)
-        acked_fd = 2 * segments.flow[sampled].astype(np.int64) + (1 - segments.direction[sampled])
-        np.minimum.at(halves[:, 0], acked_fd, rtt_ns[sampled])
-        least = np.where(halves[:, 0] < np.iinfo(np.int64).max, halves[:, 0], 0)
-        whole = least[0::2] + least[1::2]
-        handshake = (shakes.near_rtt_ns >= 0) & (shakes.far_rtt_ns >= 0)
-        whole[self.flows[handshake]] = (shakes.near_rtt_ns + shakes.far_rtt_ns)[handshake]
-        return np.repeat(np.where(whole > 0, whole, -1), 2)
+def _blocks(packets: Packets, grouping: Grouping, block_packets: int) -> Iterator[Block]:
+    """The tables of the flows, block by block."""
+    place = _places(grouping.rows, len(packets))[packets.sacks.row]
+    by_place = np.argsort(place, kind="stable")
+    sacks = replace(packets.sacks.take(by_place), row=place[by_place])
+    for part in grouping.parts(block_packets):
+        low, high = np.searchsorted(sacks.row, [part.first_row, part.first_row + len(part.grouping.rows)])
+        mine = sacks.take(slice(int(low), int(high)))
+        yield assemble_block(packets, part.grouping, replace(mine, row=mine.row - part.first_row))
 
 
-def _placed(values: npt.NDArray[_Scalar], order: Rows) -> npt.NDArray[_Scalar]:
-    """Values in fd order, brought into the order of Segments."""
-    result = np.empty_like(values)
-    result[order] = values
-    return result
+def _places(rows: Rows, row_count: int) -> I64:
+    """Place in `rows` of each row of Packets; -1 for none."""
+    place = np.full(row_count, -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    return place
+
+
+def _joined(blocks: list[Block]) -> Block:
+    """One block of them all."""
+    flow, segment, datagram = (
+        [0, *accumulate(len(table) for table in column[:-1])]
+        for column in ([block.flows for block in blocks], [block.segments for block in blocks], [block.datagrams for block in blocks])
+    )
+    moved = {"flow": flow, "fd": [2 * step for step in flow], "segment": segment}
+    for block, segment_step, datagram_step in zip(blocks, segment, datagram, strict=True):
+        step = np.where(block.flows.proto == TCP, segment_step, datagram_step)
+        block.flows.begin[:] += step
+        block.flows.stop[:] += step
+    return Block(
+        flows=Flows.joined([block.flows for block in blocks], moved), segments=Segments.joined([block.segments for block in blocks], moved),
+        datagrams=Datagrams.joined([block.datagrams for block in blocks], moved),
+        pieces=Pieces.joined([block.pieces for block in blocks], moved), acks=Acks.joined([block.acks for block in blocks], moved),
+        sacked=Sacked.joined([block.sacked for block in blocks], moved), gaps=Gaps.joined([block.gaps for block in blocks], moved),
+        recoveries=Recoveries.joined([block.recoveries for block in blocks], moved),
+    )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +38,33 @@ class Grouping:
     server_port: U16
     roles_known: Bools
     proto: U8
+
+    def parts(self, packet_count: int) -> Iterator[Part]:
+        """The flows in blocks of about that many packets, numbered from 0 in each; a flow is never split, no flows are one block."""
+        if not len(self.begin):
+            yield Part(0, 0, self)
+        ends = np.cumsum(self.length)
+        first = 0
+        while first < len(ends):
+            begin = int(self.begin[first])
+            stop = max(first + 1, int(np.searchsorted(ends, begin + packet_count, side="right")))
+            flows, rows = slice(first, stop), slice(begin, int(ends[stop - 1]))
+            yield Part(first, begin, Grouping(
+                rows=self.rows[rows], begin=self.begin[flows] - begin, length=self.length[flows], flow=self.flow[rows] - first,
+                direction=self.direction[rows], client=self.client[flows], client_port=self.client_port[flows],
+                server=self.server[flows], server_port=self.server_port[flows], roles_known=self.roles_known[flows],
+                proto=self.proto[flows],
+            ))  # fmt: skip
+            first = stop
+
+
+class Part(NamedTuple):
+    """Some flows of a grouping, one behind the other."""
+
+    first_flow: int
+    first_row: int
+    """Place of their first row in the rows of the whole."""
+    grouping: Grouping
 
 
 def group_packets(packets: Packets, kept: Rows) -> Grouping:

@@ -14,18 +14,17 @@ from pcapdiag.flows.table import Sacked
 from pcapdiag.packets.table import SackBlocks
 
 
-def first_sacks(blocks: SackBlocks, entry_of_row: I64, sequence: Sequence, ack_number: I64, ts_ns: I64, segment: I64) -> Sacked:
+def first_sacks(blocks: SackBlocks, entry: I64, sequence: Sequence, ack_number: I64, ts_ns: I64, segment: I64) -> Sacked:
     """First selective acknowledgement of each byte range, and all DSACKs.
 
     Args:
         blocks: SACK blocks as sent.
-        entry_of_row: entry in fd order of each row of Packets; -1 for none.
+        entry: the entry in fd order that carries each block; -1 for none.
         sequence: offsets, in fd order.
         ack_number: the ACK field as sent, in fd order; a block lies within 2^31 of it.
         ts_ns: times, in fd order.
         segment: rows in Segments, in fd order.
     """
-    entry = entry_of_row[blocks.row]
     usable = np.flatnonzero(entry >= 0)
     usable = usable[sequence.ack[entry[usable]] >= 0]
     entry = entry[usable]

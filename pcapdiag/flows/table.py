@@ -106,7 +106,7 @@ class Segments(Table):
     """One row per TCP packet (copies removed), sorted by flow, then time. The TCP columns."""
 
     row: Annotated[I64, Col("row in Packets")]
-    flow: Annotated[I32, Col("flow id")]
+    flow: Annotated[I32, Col("flow id", of="flow")]
     direction: Annotated[U8, Col("0 client to server, 1 server to client")]
     ts_ns: Annotated[I64, Col("capture time since the epoch", "ns")]
     seq: Annotated[I64, Col("stream offset of the first payload byte; -1 for a SYN", "bytes")]
@@ -130,7 +130,7 @@ class Datagrams(Table):
     """One row per UDP datagram (copies removed), sorted by flow, then time."""
 
     row: Annotated[I64, Col("row in Packets")]
-    flow: Annotated[I32, Col("flow id")]
+    flow: Annotated[I32, Col("flow id", of="flow")]
     direction: Annotated[U8, Col("0 from who spoke first, 1 the other way")]
     ts_ns: Annotated[I64, Col("capture time since the epoch", "ns")]
 
@@ -139,10 +139,10 @@ class Datagrams(Table):
 class Pieces(Table):
     """First sights of stream bytes: disjoint, sorted by fd, then offset. What lies between two pieces was never seen."""
 
-    fd: Annotated[I64, Col("2 * flow + direction")]
+    fd: Annotated[I64, Col("2 * flow + direction", of="fd")]
     start: Annotated[I64, Col("stream offset of the first byte", "bytes")]
     stop: Annotated[I64, Col("stream offset behind the last byte", "bytes")]
-    segment: Annotated[I64, Col("row in Segments that carried them first")]
+    segment: Annotated[I64, Col("row in Segments that carried them first", of="segment")]
     ts_ns: Annotated[I64, Col("its time", "ns")]
     in_order_ns: Annotated[I64, Col("when all lower bytes had been seen too (Gaps count as seen when acknowledged); NEVER", "ns")]
 
@@ -151,9 +151,9 @@ class Pieces(Table):
 class Acks(Table):
     """Advances of the cumulative ACK, sorted by fd of the data, then offset."""
 
-    fd: Annotated[I64, Col("2 * flow + direction of the DATA acknowledged")]
+    fd: Annotated[I64, Col("2 * flow + direction of the DATA acknowledged", of="fd")]
     offset: Annotated[I64, Col("stream offset acknowledged: all bytes below it", "bytes")]
-    segment: Annotated[I64, Col("row in Segments of the ACK")]
+    segment: Annotated[I64, Col("row in Segments of the ACK", of="segment")]
     ts_ns: Annotated[I64, Col("its time", "ns")]
 
 
@@ -161,10 +161,10 @@ class Acks(Table):
 class Sacked(Table):
     """First selective acknowledgements: disjoint ranges, sorted by fd of the data, then offset."""
 
-    fd: Annotated[I64, Col("2 * flow + direction of the DATA")]
+    fd: Annotated[I64, Col("2 * flow + direction of the DATA", of="fd")]
     start: Annotated[I64, Col("stream offset of the first byte", "bytes")]
     stop: Annotated[I64, Col("stream offset behind the last byte", "bytes")]
-    segment: Annotated[I64, Col("row in Segments of the ACK that named it first")]
+    segment: Annotated[I64, Col("row in Segments of the ACK that named it first", of="segment")]
     ts_ns: Annotated[I64, Col("its time", "ns")]
     duplicate: Annotated[Bools, Col("a DSACK (RFC 2883): the receiver got these bytes twice")]
 
@@ -173,12 +173,12 @@ class Sacked(Table):
 class Gaps(Table):
     """Bytes the peer acknowledged but no captured packet ever held: the capture lost them, not the network."""
 
-    fd: Annotated[I64, Col("2 * flow + direction of the data")]
+    fd: Annotated[I64, Col("2 * flow + direction of the data", of="fd")]
     start: Annotated[I64, Col("stream offset of the first byte", "bytes")]
     stop: Annotated[I64, Col("stream offset behind the last byte", "bytes")]
     start_ns: Annotated[I64, Col("last packet of the flow before the hole showed", "ns")]
     stop_ns: Annotated[I64, Col("when it was acknowledged", "ns")]
-    segment: Annotated[I64, Col("row in Segments that shows the hole")]
+    segment: Annotated[I64, Col("row in Segments that shows the hole", of="segment")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +189,7 @@ class Recoveries(Table):
     filled late (lost before the tap, or overtaken). Times are the tap's.
     """
 
-    fd: Annotated[I64, Col("2 * flow + direction of the data")]
+    fd: Annotated[I64, Col("2 * flow + direction of the data", of="fd")]
     start: Annotated[I64, Col("stream offset of the first missing byte", "bytes")]
     stop: Annotated[I64, Col("stream offset behind the last missing byte", "bytes")]
     at_sender: Annotated[Bools, Col("bytes seen at least twice here")]
@@ -200,9 +200,9 @@ class Recoveries(Table):
     sends: Annotated[I32, Col("packets that carried the first byte, as far as seen")]
     spurious: Annotated[Bools, Col("the original had arrived: DSACK or timestamps say so (RFC 2883, 3522)")]
     tail: Annotated[Bools, Col("nothing was sent above these bytes before the resend: no SACK could report them")]
-    first_segment: Annotated[I64, Col("row in Segments: first sight, or the packet that opened the hole")]
-    resent_segment: Annotated[I64, Col("row in Segments: first resend or filler; -1")]
-    done_segment: Annotated[I64, Col("row in Segments: the ACK or the last filler; -1")]
+    first_segment: Annotated[I64, Col("row in Segments: first sight, or the packet that opened the hole", of="segment")]
+    resent_segment: Annotated[I64, Col("row in Segments: first resend or filler; -1", of="segment")]
+    done_segment: Annotated[I64, Col("row in Segments: the ACK or the last filler; -1", of="segment")]
     resends: Annotated[I32, Col("resends seen at the tap")]
 
 
