@@ -21,17 +21,20 @@ def running_max(values: I64, first: Bools) -> I64:
     """The maximum of all values of the group up to and including each row; LOWEST stands for "no value"."""
     if not len(values):
         return values
-    known = values != LOWEST
-    if not known.any():
+    # As unsigned numbers LOWEST - (LOWEST + 1) is the largest of all: the least of the others is found without a mask.
+    low = int((values - (LOWEST + 1)).view(np.uint64).min()) + LOWEST + 1
+    high = int(values.max())
+    if high == LOWEST:
         return values.copy()
-    low = int(values[known].min())
-    span = int(values[known].max()) - low + 2
-    group = np.cumsum(first) - 1
     # Each group lives in its own band of numbers, so one maximum.accumulate serves all; 0 in a band is "none yet".
-    banded = np.where(known, values - (low - 1), 0) + group * span
-    np.maximum.accumulate(banded, out=banded)
-    banded -= group * span
-    return np.where(banded > 0, banded + (low - 1), LOWEST)
+    band = np.cumsum(first)
+    band *= high - low + 2
+    result = np.maximum(values, low - 1)
+    result += band
+    np.maximum.accumulate(result, out=result)
+    result -= band
+    result[result < low] = LOWEST
+    return result
 
 
 def running_count(mask: Bools, first: Bools) -> I64:

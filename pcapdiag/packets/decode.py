@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pcapdiag.capture.frames import Frames
-from pcapdiag.columns import I64, U8, U16
+from pcapdiag.columns import I64, U8, U16, Rows
 from pcapdiag.losses import FRAME_LOSSES, Losses
 from pcapdiag.packets.addresses import AddressBook
 from pcapdiag.packets.cursor import MAX_DEPTH, Batch, TunnelPaths
@@ -20,10 +20,11 @@ from pcapdiag.packets.icmp import Quote
 from pcapdiag.packets.ip import IpPackets, skip_extensions
 from pcapdiag.packets.layers import read_layers
 from pcapdiag.packets.link import enter_frames
-from pcapdiag.packets.part import Columns, Part, assemble
+from pcapdiag.packets.part import Part, assemble
 from pcapdiag.packets.table import TCP, Addresses, Blob, FragmentGroups, IcmpErrors, Packets, SackBlocks, Tunnel
 from pcapdiag.packets.transport import Transports
 from pcapdiag.packets.tunnel import enter_tunnels
+from pcapdiag.packets.usual import Columns, read_usual
 
 _OTHER_TUNNELS: Final = Tunnel(("other",), 0)
 _MAX_TUNNELS: Final = 0xFFFF
@@ -59,8 +60,12 @@ class _Decoder:
         """Decodes one batch."""
         data = np.ascontiguousarray(frames.data)
         batch = Batch(data, frames.capture, self._losses, self._paths, len(frames))
-        chunks = read_layers(batch, enter_frames(batch, frames))
-        part = assemble(batch, chunks, self._book)
+        short = read_usual(batch, frames)
+        if short is None:
+            part = assemble(batch, read_layers(batch, enter_frames(batch, frames)), self._book)
+        else:
+            usual, rest = short
+            part = assemble(batch, self._read_rest(batch, frames, rest), self._book, usual)
         if not len(part):
             return
         some = slice(None) if len(part) == len(frames) else part.frame
@@ -77,6 +82,15 @@ class _Decoder:
         self._collect(part, self._base_of(data))
         self._parts.append(columns)
         self._rows += len(part)
+
+    def _read_rest(self, batch: Batch, frames: Frames, rest: Rows) -> list[IpPackets]:
+        """The layers of the frames that are not usual."""
+        if not len(rest):
+            return []
+        apart = Batch(batch.data, batch.capture, self._losses, self._paths, len(rest))
+        chunks = read_layers(apart, enter_frames(apart, frames.take(rest)))
+        batch.direction[rest], batch.link_hash[rest], batch.src_link_hash[rest] = apart.direction, apart.link_hash, apart.src_link_hash
+        return [replace(packets, frame=rest[packets.frame]) for packets in chunks]
 
     def finish(self) -> Packets:
         """The table of all batches."""

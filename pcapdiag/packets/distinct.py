@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pcapdiag.columns import Rows
 
 Keys = npt.NDArray[np.unsignedinteger[Any]]
-"""One value a row, of one or two words: shape (n, 1) or (n, 2)."""
+"""One value a row, of one to four words: shape (n, words)."""
 
 _MULTIPLIERS = tuple(np.uint64(m) for m in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F))
 
@@ -43,7 +43,9 @@ def first_equal(keys: Keys) -> Rows:
 def _slots(keys: Keys, multiplier: np.uint64) -> tuple[Rows, int]:
     bits = min(max(12, (2 * len(keys)).bit_length()), 18)
     words = keys.astype(np.uint64)
-    mix = words[:, 0] if words.shape[1] == 1 else words[:, 0] ^ (words[:, 1] * _MULTIPLIERS[-1])
+    mix = words[:, 0]
+    for column in range(1, words.shape[1]):
+        mix = mix ^ (words[:, column] * _MULTIPLIERS[-column])
     return ((mix * multiplier) >> np.uint64(64 - bits)).astype(np.intp), bits
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pcapdiag.columns import Rows
 from pcapdiag.packets.addresses import AddressBook
@@ -15,9 +13,7 @@ from pcapdiag.packets.icmp import Quote
 from pcapdiag.packets.ip import IpPackets
 from pcapdiag.packets.layers import read_transports
 from pcapdiag.packets.table import SackBlocks
-
-Columns = dict[str, npt.NDArray[Any]]
-"""Columns of Packets by name, with `path` and `overhead` in the place of `tunnel`."""
+from pcapdiag.packets.usual import Columns, Usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +31,21 @@ class Part:
         return len(self.frame)
 
 
-def assemble(batch: Batch, chunks: list[IpPackets], book: AddressBook) -> Part:
-    """The columns of all chunks of a batch in the order of its frames."""
+def assemble(batch: Batch, chunks: list[IpPackets], book: AddressBook, usual: Usual | None = None) -> Part:
+    """The columns of all chunks of a batch, and of its usual frames, in the order of its frames."""
     done = [read_transports(batch, packets) for packets in chunks]
     done = [(packets, to) for packets, to in done if len(packets)]
-    if not done:
+    columns = [_ip_columns(packets) | {name: getattr(to, name) for name in to.columns()} for packets, to in done]
+    keyed = [(packets.frame, packets.addresses) for packets, _ in done]
+    if usual is not None:
+        columns.append(usual.columns)
+        keyed.append((usual.frame, usual.addresses))
+    if not keyed:
         return Part(np.empty(0, np.intp), {}, [], [], [])
-    pairs = book.number_pairs([(packets.frame, packets.addresses) for packets, _ in done])
-    columns = [
-        _ip_columns(packets) | {"src": pair[:, 0], "dst": pair[:, 1]} | {name: getattr(to, name) for name in to.columns()}
-        for (packets, to), pair in zip(done, pairs, strict=True)
-    ]
-    frame = np.concatenate([packets.frame for packets, _ in done])
-    if len(done) == 1:
+    for values, pair in zip(columns, book.number_pairs(keyed), strict=True):
+        values["src"], values["dst"] = pair[:, 0], pair[:, 1]
+    frame = np.concatenate([frame for frame, _ in keyed])
+    if len(columns) == 1:
         whole = {name: np.ascontiguousarray(column) for name, column in columns[0].items()}
     else:
         order = np.argsort(frame, kind="stable")
