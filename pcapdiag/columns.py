@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import pandas as pd
 
@@ -73,19 +73,14 @@ class Table:
         """The table of the given rows (indices, mask or slice); what is no column stays."""
         return replace(self, **{name: getattr(self, name)[rows] for name in self.columns()})
 
-    @classmethod
-    def joined(cls, parts: Sequence[Self], moved: Mapping[str, Sequence[int]]) -> Self:
-        """Parts one behind the other.
-
-        Args:
-            parts: at least one; what is no column is taken from the first.
-            moved: per name that `Col.of` gives, how far the rows it counts move in each part.
-        """
-        if len(parts) == 1 and not any(any(steps) for steps in moved.values()):
-            return parts[0]
-        return replace(
-            parts[0], **{name: _joined([getattr(part, name) for part in parts], moved.get(col.of)) for name, col in cls.columns().items()}
-        )
+    def moved(self, steps: Mapping[str, int]) -> dict[str, npt.NDArray[Any]]:
+        """The columns, for rows that come behind others: `steps` says, per name that `Col.of` gives, how far what they count has moved."""
+        columns = {name: getattr(self, name) for name in self.columns()}
+        for name, col in self.columns().items():
+            if step := steps.get(col.of, 0):
+                column = columns[name]
+                columns[name] = np.where(column >= 0, column + column.dtype.type(step), column)
+        return columns
 
     def to_frame(self) -> pd.DataFrame:
         """The columns as a pandas DataFrame (pandas is imported here, and only here)."""
@@ -95,17 +90,6 @@ class Table:
 
 
 _COLUMNS: dict[type, dict[str, Col]] = {}
-
-
-def _joined(columns: list[npt.NDArray[Any]], steps: Sequence[int] | None) -> npt.NDArray[Any]:
-    whole: npt.NDArray[Any] = np.concatenate(columns)
-    if steps is not None:
-        begin = 0
-        for column, step in zip(columns, steps, strict=True):
-            mine = whole[begin : begin + len(column)]
-            np.add(mine, step, out=mine, where=mine >= 0)
-            begin += len(column)
-    return whole
 
 
 def _col_of(hint: object) -> Col | None:

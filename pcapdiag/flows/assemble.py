@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import accumulate
+from typing import get_type_hints
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from pcapdiag.flows import quality
 from pcapdiag.flows.block import Block, assemble_block
 from pcapdiag.flows.group import Grouping, Part, group_packets
 from pcapdiag.flows.summary import flow_of_row, super_segments, vantage_of
-from pcapdiag.flows.table import Acks, Datagrams, Flows, Gaps, Pieces, Recoveries, Sacked, Segments, TcpTables
+from pcapdiag.flows.table import TcpTables
 from pcapdiag.packets.table import TCP, Packets
+from pcapdiag.spool import Room, Spool
 from pcapdiag.workers import spread
 
 _BLOCK_PACKETS = 1 << 15
@@ -28,6 +29,7 @@ def group_flows(
     *,
     side: str | None = None,
     jobs: int = 1,
+    room: Room | None = None,
     as_recorded: bool = False,
     block_packets: int = _BLOCK_PACKETS,
 ) -> TcpTables:
@@ -38,6 +40,7 @@ def group_flows(
         captures: what is known of each capture.
         side: client, server or middle when the user says where the capture was taken.
         jobs: how many processes share the work; the result does not depend on it.
+        room: memory for the tables; what does not fit lies in files. Without it all do.
         as_recorded: take every packet, copies too, in the order of the file, as Wireshark does; else each once, by time.
         block_packets: flows are worked on in blocks of about this many packets; the result does not depend on it.
     """
@@ -45,13 +48,14 @@ def group_flows(
     if as_recorded:
         kept = replace(kept, rows=np.arange(len(packets)), copies=kept.copies[:0])
     grouping = group_packets(packets, kept.rows)
-    tables = _joined(list(_blocks(packets, grouping, block_packets, jobs)))
+    tables = _joined(_blocks(packets, grouping, block_packets, jobs), room)
     supers = super_segments(packets, tables.flows, tables.segments)
     sides, vantages = vantage_of(packets, tables.flows, tables.segments, supers, capture_count=len(captures), side=side)
     flows = replace(tables.flows, vantage=sides)
     return TcpTables(
         flows=flows, segments=tables.segments, datagrams=tables.datagrams, pieces=tables.pieces, acks=tables.acks, sacked=tables.sacked,
-        gaps=tables.gaps, recoveries=tables.recoveries, flow_of_row=flow_of_row(grouping, len(packets)), vantages=vantages,
+        gaps=tables.gaps, recoveries=tables.recoveries,
+        flow_of_row=flow_of_row(grouping, len(packets)), vantages=vantages,
         quality=quality.measure(
             packets=packets, kept=kept, captures=captures, flows=flows, pieces=tables.pieces, gaps=tables.gaps, super_rows=supers
         ),
@@ -80,21 +84,18 @@ def _places(rows: Rows, row_count: int) -> I64:
     return place
 
 
-def _joined(blocks: list[Block]) -> Block:
+def _joined(blocks: Iterable[Block], room: Room | None) -> Block:
     """One block of them all."""
-    flow, segment, datagram = (
-        [0, *accumulate(len(table) for table in column[:-1])]
-        for column in ([block.flows for block in blocks], [block.segments for block in blocks], [block.datagrams for block in blocks])
-    )
-    moved = {"flow": flow, "fd": [2 * step for step in flow], "segment": segment}
-    for block, segment_step, datagram_step in zip(blocks, segment, datagram, strict=True):
-        step = np.where(block.flows.proto == TCP, segment_step, datagram_step)
-        block.flows.begin[:] += step
-        block.flows.stop[:] += step
-    return Block(
-        flows=Flows.joined([block.flows for block in blocks], moved), segments=Segments.joined([block.segments for block in blocks], moved),
-        datagrams=Datagrams.joined([block.datagrams for block in blocks], moved),
-        pieces=Pieces.joined([block.pieces for block in blocks], moved), acks=Acks.joined([block.acks for block in blocks], moved),
-        sacked=Sacked.joined([block.sacked for block in blocks], moved), gaps=Gaps.joined([block.gaps for block in blocks], moved),
-        recoveries=Recoveries.joined([block.recoveries for block in blocks], moved),
-    )  # fmt: skip
+    tables = {name: (table, Spool(room)) for name, table in get_type_hints(Block).items()}
+    steps = {"flow": 0, "fd": 0, "segment": 0}
+    datagram = 0
+    for block in blocks:
+        moved = np.where(block.flows.proto == TCP, steps["segment"], datagram)
+        flows = replace(block.flows, begin=block.flows.begin + moved, stop=block.flows.stop + moved)
+        for name, (_, spool) in tables.items():
+            spool.append((flows if name == "flows" else getattr(block, name)).moved(steps))
+        steps["flow"] += len(flows)
+        steps["fd"] += 2 * len(flows)
+        steps["segment"] += len(block.segments)
+        datagram += len(block.datagrams)
+    return Block(**{name: table(**spool.finish()) for name, (table, spool) in tables.items()})

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pcapdiag.capture.frames import Frames
-from pcapdiag.columns import I64, U8, U16, Rows
+from pcapdiag.columns import I64, U16, Rows
 from pcapdiag.losses import FRAME_LOSSES, Losses
 from pcapdiag.packets.addresses import AddressBook
 from pcapdiag.packets.cursor import MAX_DEPTH, Batch, TunnelPaths
@@ -18,6 +18,7 @@ from pcapdiag.packets.distinct import Keys, first_equal, firsts_of
 from pcapdiag.packets.fragments import Fragments, Group, fragment_table, group_fragments
 from pcapdiag.packets.icmp import Quote
 from pcapdiag.packets.ip import IpPackets, skip_extensions
+from pcapdiag.packets.kept import KeptBytes
 from pcapdiag.packets.layers import read_layers
 from pcapdiag.packets.link import enter_frames
 from pcapdiag.packets.part import Part, assemble
@@ -25,6 +26,7 @@ from pcapdiag.packets.table import TCP, Addresses, Blob, FragmentGroups, IcmpErr
 from pcapdiag.packets.transport import Transports
 from pcapdiag.packets.tunnel import enter_tunnels
 from pcapdiag.packets.usual import Columns, read_usual
+from pcapdiag.spool import Room, Spool
 
 _OTHER_TUNNELS: Final = Tunnel(("other",), 0)
 _MAX_TUNNELS: Final = 0xFFFF
@@ -33,9 +35,12 @@ _OF_DATAGRAM: Final = ("proto", *Transports.columns())
 _HEADER_LEN: Final = {4: 20, 6: 40}
 
 
-def decode_packets(batches: Iterable[Frames], losses: Losses) -> Packets:
-    """One row per frame that holds an IP packet, in their order; every other frame is counted by one of FRAME_LOSSES."""
-    decoder = _Decoder(losses)
+def decode_packets(batches: Iterable[Frames], losses: Losses, *, room: Room | None = None) -> Packets:
+    """One row per frame that holds an IP packet, in their order; every other frame is counted by one of FRAME_LOSSES.
+
+    What does not fit into `room` lies in files; without it all columns, and the bytes of inputs that are not mapped, are in memory.
+    """
+    decoder = _Decoder(losses, room)
     for frames in batches:
         decoder.add(frames)
     return decoder.finish()
@@ -44,17 +49,15 @@ def decode_packets(batches: Iterable[Frames], losses: Losses) -> Packets:
 class _Decoder:
     """Collects what the batches give, and makes one table of it."""
 
-    def __init__(self, losses: Losses) -> None:
+    def __init__(self, losses: Losses, room: Room | None) -> None:
         self._losses = losses
         self._book = AddressBook()
         self._paths = TunnelPaths()
-        self._parts: list[Columns] = []
+        self._columns = Spool(room)
         self._sacks: list[SackBlocks] = []
         self._quotes: list[Quote] = []
         self._pieces: list[Columns] = []
-        self._buffers: list[U8] = []
-        self._buffers_len = 0
-        self._rows = 0
+        self._bytes = KeptBytes(room)
 
     def add(self, frames: Frames) -> None:
         """Decodes one batch."""
@@ -79,9 +82,8 @@ class _Decoder:
         columns["direction"] = batch.direction[some]
         columns["link_hash"] = batch.link_hash[some]
         columns["src_link_hash"] = batch.src_link_hash[some]
-        self._collect(part, self._base_of(data))
-        self._parts.append(columns)
-        self._rows += len(part)
+        self._collect(part, self._bytes.place(data))
+        self._columns.append(columns)
 
     def _read_rest(self, batch: Batch, frames: Frames, rest: Rows) -> list[IpPackets]:
         """The layers of the frames that are not usual."""
@@ -94,11 +96,11 @@ class _Decoder:
 
     def finish(self) -> Packets:
         """The table of all batches."""
-        if not self._parts:
+        if not len(self._columns):
             return _no_packets()
-        columns = _joined(self._parts)
+        columns = self._columns.finish()
         fragments = _fragments_of(columns, self._pieces)
-        groups = group_fragments(fragments, Blob.of(self._buffers), self._losses)
+        groups = group_fragments(fragments, self._bytes.blob(), self._losses) if len(fragments) else []
         table = fragment_table(groups, fragments, columns["sport"], columns["dport"])
         self._reassemble(columns, fragments, [g for g in groups if g.complete and g.header >= 0])
         tunnel, tunnels = _tunnels_of(columns.pop("path"), columns.pop("overhead"), self._paths)
@@ -106,7 +108,7 @@ class _Decoder:
         return Packets(
             **columns,
             tunnel=tunnel,
-            blob=Blob.of(self._buffers),
+            blob=self._bytes.blob(),
             addresses=self._book.addresses(),
             tunnels=tunnels,
             sacks=_sorted_sacks(self._sacks),
@@ -114,17 +116,10 @@ class _Decoder:
             fragments=table,
         )
 
-    def _base_of(self, data: U8) -> int:
-        """Where the data of a batch begins in the blob; batches of one buffer share it."""
-        if not self._buffers or self._buffers[-1] is not data:
-            self._buffers.append(data)
-            self._buffers_len += len(data)
-        return self._buffers_len - len(data)
-
     def _collect(self, part: Part, base: int, rows: I64 | None = None) -> None:
         """Takes over the rows of a part, which become the given ones, by default the next."""
         if rows is None:
-            rows = np.arange(self._rows, self._rows + len(part))
+            rows = np.arange(len(self._columns), len(self._columns) + len(part))
         payload_at = part.columns["payload_at"]
         np.add(payload_at, base, out=payload_at, where=payload_at > 0)
         self._sacks += [replace(blocks, row=rows[blocks.row]) for blocks in part.sacks]
@@ -135,7 +130,7 @@ class _Decoder:
         """Decodes complete datagrams as a whole, into the rows of their first fragments."""
         if not groups:
             return
-        blob = Blob.of(self._buffers)
+        blob = self._bytes.blob()
         header_rows = fragments.row[[g.header for g in groups]]
         known = (columns["proto"][header_rows] == TCP) & (columns["sport"][header_rows] > 0)  # these options were read, and counted
         keys = np.stack([columns["capture"][header_rows], columns["ip_version"][header_rows], known], axis=1)
@@ -164,7 +159,7 @@ class _Decoder:
         self._sacks = [blocks.take(~np.isin(blocks.row, rows)) for blocks in self._sacks]
         replaced = set(rows.tolist())
         self._quotes = [quote for quote in self._quotes if quote.row not in replaced]
-        self._collect(part, self._base_of(data), rows)
+        self._collect(part, self._bytes.place(data), rows)
         tunnelled = part.columns["path"] != columns["path"][rows]
         for name in part.columns:
             if name in columns and name != "cut":

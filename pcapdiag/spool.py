@@ -1,0 +1,111 @@
+"""Columns that grow piece by piece: in memory while there is room for them, else in files without a name.
+
+What lies in a file is mapped when it is whole: code that uses such columns cannot tell. Mapped pages count as memory
+as long as they are held, so `Room.release` gives them back between two steps.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
+from weakref import WeakSet
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """How much memory the columns of one analysis may take together."""
+
+    free_bytes: int
+    _maps: WeakSet[mmap.mmap] = field(default_factory=WeakSet)
+
+    def take(self, size: int) -> bool:
+        """Whether that many more bytes fit; then they are taken."""
+        fits = size <= self.free_bytes
+        if fits:
+            self.free_bytes -= size
+        return fits
+
+    def map(self, file: BinaryIO, size: int) -> mmap.mmap:
+        """All of a file, writable; its pages are given back by `release`."""
+        mapped = mmap.mmap(file.fileno(), size)
+        self.adopt(mapped)
+        return mapped
+
+    def adopt(self, mapped: mmap.mmap) -> None:
+        """Makes `release` give back the pages of a file that somebody else has mapped."""
+        self._maps.add(mapped)
+
+    def release(self) -> None:
+        """Gives back the pages of everything mapped; they come again when they are needed."""
+        for mapped in self._maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+class Spool:
+    """One table's columns."""
+
+    __slots__ = ("_dtypes", "_files", "_parts", "_room", "_size", "_taken")
+
+    def __init__(self, room: Room | None = None) -> None:
+        """Without `room` everything stays in memory."""
+        self._room = room
+        self._parts: list[dict[str, Array]] = []
+        self._taken = 0
+        self._files: dict[str, BinaryIO] = {}
+        self._dtypes: dict[str, np.dtype[Any]] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        """Rows so far."""
+        return self._size
+
+    def append(self, columns: Mapping[str, Array]) -> None:
+        """Adds rows; every call brings the same columns."""
+        part = dict(columns)
+        size = sum(column.nbytes for column in part.values())
+        self._size += len(next(iter(part.values())))
+        if self._room is not None and (self._files or not self._room.take(size)):
+            self._write(part)
+        else:
+            self._taken += size
+            self._parts.append(part)
+
+    def finish(self) -> dict[str, Array]:
+        """The whole columns; the spool is empty afterwards. Without rows there are no columns."""
+        if self._files:
+            assert self._room is not None
+            whole = {name: np.frombuffer(self._map(file, name), self._dtypes[name]) for name, file in self._files.items()}
+            self._files = {}
+            return whole
+        parts, self._parts = self._parts, []
+        if len(parts) < 2:
+            return parts[0] if parts else {}
+        # Each part is let go column by column once it has been copied.
+        return {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
+
+    def _map(self, file: BinaryIO, name: str) -> mmap.mmap:
+        assert self._room is not None
+        with file:
+            file.flush()
+            return self._room.map(file, self._size * self._dtypes[name].itemsize)
+
+    def _write(self, part: dict[str, Array]) -> None:
+        if not self._files:
+            self._files = {name: TemporaryFile(prefix="pcapdiag-") for name in part}  # noqa: SIM115 - closed when mapped
+            self._dtypes = {name: column.dtype for name, column in part.items()}
+            parts, self._parts = self._parts, []
+            for earlier in parts:
+                self._write(earlier)
+            if self._room is not None:
+                self._room.free_bytes += self._taken
+            self._taken = 0
+        for name, column in part.items():
+            self._files[name].write(np.ascontiguousarray(column).data)
