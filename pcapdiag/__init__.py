@@ -5,10 +5,10 @@ The names of __all__ are the public interface; nothing else is promised. They ar
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Final
-
+TYPE_CHECKING = False  # typing's own is this too; importing it takes half the time until Ctrl-C is ours (interrupt.py)
 if TYPE_CHECKING:
+    from typing import Final
+
     from pcapdiag.errors import CaptureError, OptionError, OutputError, PcapdiagError
     from pcapdiag.findings import Detector, Diagnosis, Finding
     from pcapdiag.pipeline import diagnose, load
@@ -47,6 +47,8 @@ def __getattr__(name: str) -> object:
     """Imports a public name's module (PEP 562): `pcapdiag --help` must not wait for NumPy."""
     if name not in _PLACES:
         raise AttributeError(f"module 'pcapdiag' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - see above
+
     value = getattr(import_module(_PLACES[name]), name)
     globals()[name] = value
     return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pcapdiag.interrupt  # isort: skip  # first: Ctrl-C during the imports below must not end in a traceback
+
 import os
 import sys
 import traceback
@@ -14,6 +16,8 @@ from pcapdiag.cli import cli
 from pcapdiag.cli.exits import Exit
 from pcapdiag.cli.terminal import has_stdout, say
 from pcapdiag.errors import PcapdiagError
+
+pcapdiag.interrupt.give_back()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -58,8 +58,28 @@ def test_upper_bits_of_the_link_type_are_no_link_type(path: Path) -> None:
 
 def test_a_patched_libpcap_writes_longer_record_headers(path: Path) -> None:
     record = pcap_record(b"data", sec=5)
-    path.write_bytes(pcap_header(magic=PATCHED) + (record[:16] + b"\1\0\0\0\0\x08\0\0" + record[16:]) * 2)
-    assert [(row.ts_ns, row.data) for row in read_rows(path).rows] == [(5 * S, b"data")] * 2
+    records = [record[:16] + b"\1\0\0\0\0\x08" + bytes([packet_type, 0]) + record[16:] for packet_type in (0, 1, 3, 4)]
+    path.write_bytes(pcap_header(magic=PATCHED) + b"".join(records))
+    rows = read_rows(path).rows
+    assert [(row.ts_ns, row.data) for row in rows] == [(5 * S, b"data")] * 4
+    assert [row.flags for row in rows] == [1, 1, 0, 2], "in, in (broadcast), for another host, out"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("magic", "unit_ns"), [(0x1C0001AC, 1), (0x1C0001AB, 1_000)])
+def test_ixia_has_a_longer_file_header(path: Path, order: str, magic: int, unit_ns: int) -> None:
+    whole = pcap_header(order, magic=magic) + bytes(4) + pcap_record(b"data", order, sec=5, fraction=7)
+    path.write_bytes(whole)
+    assert [(row.ts_ns, row.data) for row in read_rows(path).rows] == [(5 * S + 7 * unit_ns, b"data")]
+    path.write_bytes(whole[:27])
+    with pytest.raises(CaptureError, match=r"inside the pcap file header \(27 of 28 bytes\)"):
+        read_rows(path)
+
+
+def test_dg_ux_wrote_version_543_with_the_wire_length_first(path: Path) -> None:
+    header = struct.pack("<IHHiIII", MICRO, 543, 0, 0, 0, 65_535, 1)
+    path.write_bytes(header + struct.pack("<IIII", 5, 0, 100, 4) + b"data")
+    assert [(row.length, row.data) for row in read_rows(path).rows] == [(100, b"data")]
 
 
 def test_before_version_2_3_the_wire_length_came_first(path: Path) -> None:

@@ -194,8 +194,31 @@ def test_key_logs_are_kept_and_other_blocks_are_counted(path: Path) -> None:
         + block(0x77, b"")
     )
     _, capture, losses = read_rows(path)
-    assert capture.secrets == (keys,)
-    assert losses == {Loss.SKIPPED_BLOCK: 4}
+    assert (capture.secrets, capture.other_secrets) == ((keys,), ((0x57474B4C, b"wire"),))
+    assert losses == {Loss.SKIPPED_BLOCK: 2}, "half a key log, and a block of no known type"
+    assert "CLIENT_RANDOM" not in repr(capture)
+    assert "wire" not in repr(capture)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_names_are_kept_each_once(path: Path, order: str) -> None:
+    four, six = bytes([10, 0, 0, 1]), bytes(15) + b"\1"
+
+    def record(kind: int, value: bytes) -> bytes:
+        return option(kind, value, order)
+
+    end = record(0, b"")
+    path.write_bytes(
+        section(order)
+        + block(NRB, record(1, four + b"model\0alias\0") + record(2, six + b"self\0") + end, order)
+        + block(NRB, record(1, four + b"model\0") + record(3, b"unknown") + end + option(2, b"resolver", order), order)
+        + block(NRB, record(1, four + b"\xff" * 300), order)  # no end mark, no text
+        + block(NRB, struct.pack(f"{order}HH", 1, 900) + four, order)
+        + block(NRB, record(1, b"abc") + end, order)
+    )
+    _, capture, losses = read_rows(path)
+    assert capture.names == ((four, "model"), (four, "alias"), (six, "self"), (four, "\ufffd" * 255))
+    assert losses == {Loss.SKIPPED_BLOCK: 2}, "records that are longer than their block or too short for an address"
 
 
 def test_wireshark_numbers_some_blocks_that_are_no_packets(path: Path) -> None:
@@ -203,8 +226,8 @@ def test_wireshark_numbers_some_blocks_that_are_no_packets(path: Path) -> None:
     path.write_bytes(section() + interface() + enhanced(b"a") + b"".join(others) + enhanced(b"b"))
     rows, capture, losses = read_rows(path)
     assert [row.number for row in rows] == [1, 5]
-    assert capture.frame_count == 2
-    assert losses == {Loss.SKIPPED_BLOCK: 4}
+    assert (capture.frame_count, capture.last_number) == (2, 5)
+    assert losses == {Loss.SKIPPED_BLOCK: 3}
 
 
 def test_absurd_times_are_capped_and_counted(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the pcapng blocks say that hold no packet: sections, interfaces, their clocks and counters, TLS secrets.
+"""What the pcapng blocks say that hold no packet: sections, interfaces, their clocks and counters, names, secrets.
 
 Format: draft-ietf-opsawg-pcapng.
 """
@@ -23,10 +23,13 @@ _NS_PER_S: Final = 1_000_000_000
 _COMMENT, _END = 1, 0  # every block
 _IF_NAME, _IF_DESCRIPTION, _IF_SPEED, _IF_TSRESOL, _IF_FILTER, _IF_TSOFFSET, _IF_HARDWARE = 2, 3, 8, 9, 11, 14, 15  # section 4.2
 _STATISTICS = _ISB_IFRECV, _ISB_IFDROP, _ISB_OSDROP = 4, 5, 7  # section 4.6
-_TLS_KEY_LOG: Final = 0x544C534B  # section 4.7
+TLS_KEY_LOG: Final = 0x544C534B  # section 4.7
+_ADDRESS_LENS: Final = {1: 4, 2: 16}  # nrb_record_ipv4, nrb_record_ipv6 (section 4.5)
 
 MAX_COMMENTS: Final = 100
 MAX_COMMENT_LEN: Final = 4_096
+MAX_NAMES: Final = 100_000
+MAX_NAME_LEN: Final = 255  # RFC 1035 section 2.3.4
 
 Count = Callable[[Loss, int], None]
 
@@ -146,12 +149,32 @@ def with_statistics(interface: Interface, counters: dict[int, int]) -> Interface
     )
 
 
-def read_tls_key_log(body: bytes, order: str) -> bytes | None:
-    """The key log of a decryption secrets block (section 4.7); None if it holds other secrets or not all of them."""
+def read_secrets(body: bytes, order: str) -> tuple[int, bytes] | None:
+    """Type and bytes of a decryption secrets block (section 4.7); None if it does not hold all of them."""
     if len(body) < 8:
         return None
     kind, length = struct.unpack_from(f"{order}II", body)
-    return body[8 : 8 + length] if kind == _TLS_KEY_LOG and length <= len(body) - 8 else None
+    return (kind, body[8 : 8 + length]) if length <= len(body) - 8 else None
+
+
+def read_names(body: bytes, order: str) -> list[tuple[bytes, str]] | None:
+    """Addresses (4 or 16 bytes) and their names of a name resolution block (section 4.5); None if a record does not fit."""
+    names: list[tuple[bytes, str]] = []
+    at = 0
+    while at + 4 <= len(body):
+        kind, length = struct.unpack_from(f"{order}HH", body, at)
+        if kind == _END:
+            return names
+        at += 4
+        address_len = _ADDRESS_LENS.get(kind, 0)
+        if at + length > len(body) or length < address_len:
+            return names or None
+        if address_len:
+            address = body[at : at + address_len]
+            texts = body[at + address_len : at + length].split(b"\0")
+            names += [(address, _text(text)[:MAX_NAME_LEN]) for text in texts if text]
+        at += length + -length % 4
+    return names
 
 
 def _text(value: bytes) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
+from pcapdiag.capture.host import HostFacts
 from pcapdiag.columns import I64, U8, U16, U32, Col, Table
+from pcapdiag.losses import Loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,24 +48,32 @@ class Interface:
     dropped_by_os_count: int | None = None
     """isb_osdrop."""
 
+    def without_counters(self) -> Interface:
+        """The interface itself, as every file of a ring buffer describes it."""
+        return replace(self, received_count=None, dropped_by_interface_count=None, dropped_by_os_count=None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capture:
-    """What is known of one capture once it has been read to its end."""
+    """What is known of one capture once it has been read to its end.
+
+    A capture is what was taken at one place without a break: one file, or several that follow one another (a ring
+    buffer). The frames of several files are numbered through, in the order of time; `place` says which file one lies in.
+    """
 
     name: str
-    """Base name as given, "-" for standard input; never an absolute path."""
+    """Base name as given, "-" for standard input; never an absolute path. Of several files: the first, and how many more."""
     sha256: str
-    """Of the bytes of the file as they lie on disk."""
+    """Of the bytes of the file as they lie on disk; of several files, of their digests in hexadecimal, one behind the other."""
     format: str
     """"pcap", "pcap-ns" or "pcapng"."""
     compression: str
-    """"" or "gzip"."""
+    """"", "gzip", "zstd" or "lz4"; of several files what they have in common, else "mixed"."""
     size_bytes: int
-    """Of the file as it lies on disk."""
+    """Of the files as they lie on disk."""
     frame_count: int
     cut_at: int | None
-    """Offset (of the uncompressed bytes) of the record that is not whole; None for a whole file."""
+    """Offset (of the uncompressed bytes) of the record that is not whole; None for a whole file. Of several files: in the last one."""
     cut_note: str | None
     """What was seen there; None for a whole file."""
     interfaces: tuple[Interface, ...]
@@ -71,5 +82,33 @@ class Capture:
     last_ns: int | None = None
     """Latest time of a frame; None without frames."""
     comments: tuple[str, ...] = ()
-    secrets: tuple[bytes, ...] = ()
-    """TLS key logs of decryption secrets blocks."""
+    secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    """TLS key logs of decryption secrets blocks; never printed."""
+    other_secrets: tuple[tuple[int, bytes], ...] = field(default=(), repr=False)
+    """Secrets type and bytes of the other decryption secrets blocks; never printed."""
+    names: tuple[tuple[bytes, str], ...] = ()
+    """What name resolution blocks say: an address of 4 or 16 bytes, and a name of it."""
+    last_number: int = 0
+    """The highest frame number used; above `frame_count` where a file numbers blocks that hold no packet."""
+    not_decoded: tuple[tuple[Loss, int], ...] = ()
+    """Of a file among several: its share of the FRAME_LOSSES of their capture."""
+    path: str | None = field(default=None, compare=False, repr=False)
+    """Where another program finds the file; None: it cannot be read again (a pipe, part of an archive). Never printed."""
+    host: HostFacts | None = None
+    """What was found beside it about the host it was taken on."""
+    files: tuple[Capture, ...] = ()
+    """Of several files: each, in the order of time, numbered from 1 as if it were alone; () for one file."""
+    numbered_before: tuple[int, ...] = ()
+    """Per file of several: the highest frame number of those before it."""
+
+    @property
+    def each(self) -> tuple[Capture, ...]:
+        """Its files, of which there is at least one."""
+        return self.files or (self,)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Which of its files a frame lies in, and the frame's number in that file."""
+        if not self.files:
+            return 0, number
+        index = max(bisect_left(self.numbered_before, number) - 1, 0)
+        return index, number - self.numbered_before[index]

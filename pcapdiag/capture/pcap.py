@@ -1,4 +1,4 @@
-"""Reads the records of a pcap file: both byte orders, microseconds and nanoseconds, versions 2.0 to 2.x.
+"""Reads the records of a pcap file: both byte orders, microseconds and nanoseconds, versions 2.0 to 2.x, and its odd relatives.
 
 Format: draft-ietf-opsawg-pcap. A file header of 24 bytes, then records of 16 bytes and the captured bytes.
 """
@@ -21,6 +21,10 @@ from pcapdiag.losses import Loss
 FILE_HEADER_LEN: Final = 24
 
 _MICRO, _NANO = 1_000, 1
+_PATCHED_LEN: Final = 24
+_PACKET_TYPE_AT: Final = 22  # in a patched record header
+_OUTGOING: Final = 4  # PACKET_OUTGOING of <linux/if_packet.h>; 0 to 2 came in, 3 was for another host
+_INBOUND_FLAG, _OUTBOUND_FLAG = 1, 2  # epb_flags, bits 0-1
 # magic as it lies in the file -> byte order, nanoseconds per unit of the second half of a timestamp, record header length
 MAGICS: Final = {
     bytes.fromhex("d4c3b2a1"): ("<", _MICRO, 16),
@@ -28,9 +32,15 @@ MAGICS: Final = {
     bytes.fromhex("4d3cb2a1"): ("<", _NANO, 16),
     bytes.fromhex("a1b23c4d"): (">", _NANO, 16),
     # Kuznetsov's patched libpcap: 8 more bytes a record (interface index, protocol, packet type)
-    bytes.fromhex("34cdb2a1"): ("<", _MICRO, 24),
-    bytes.fromhex("a1b2cd34"): (">", _MICRO, 24),
+    bytes.fromhex("34cdb2a1"): ("<", _MICRO, _PATCHED_LEN),
+    bytes.fromhex("a1b2cd34"): (">", _MICRO, _PATCHED_LEN),
+    # IXIA's lcap, hardware and software: 4 more bytes of file header (the size of all records)
+    bytes.fromhex("ac01001c"): ("<", _NANO, 16),
+    bytes.fromhex("1c0001ac"): (">", _NANO, 16),
+    bytes.fromhex("ab01001c"): ("<", _MICRO, 16),
+    bytes.fromhex("1c0001ab"): (">", _MICRO, 16),
 }
+_LONG_HEADERS: Final = {bytes.fromhex(magic) for magic in ("ac01001c", "1c0001ac", "ab01001c", "1c0001ab")}
 
 MAX_CAPTURED_LEN: Final = 262_144
 """What libpcap accepts of most link types (MAXIMUM_SNAPLEN)."""
@@ -50,8 +60,9 @@ class PcapReader:
 
     def __init__(self, head: bytes, name: str, capture: int, count: Callable[[Loss, int], None]) -> None:
         """`head`: the first bytes of the file, 24 or more if it has them."""
-        if len(head) < FILE_HEADER_LEN:
-            raise CaptureError(f"{name}: ends inside the pcap file header ({len(head)} of {FILE_HEADER_LEN} bytes)")
+        self.header_len = FILE_HEADER_LEN + 4 * (head[:4] in _LONG_HEADERS)
+        if len(head) < self.header_len:
+            raise CaptureError(f"{name}: ends inside the pcap file header ({len(head)} of {self.header_len} bytes)")
         self._order, self._fraction_ns, self._header_len = MAGICS[head[:4]]
         major, minor, _, _, snaplen, link_type = struct.unpack_from(f"{self._order}HHiIII", head, 4)
         if not (major == 2 or (major, minor) == (543, 0)):
@@ -62,12 +73,18 @@ class PcapReader:
         self._limit = max(_MAX_CAPTURED_LEN_OF.get(self._link_type, MAX_CAPTURED_LEN), snaplen if snaplen <= _MAX_SNAPLEN else 0)
         self._capture, self._count = capture, count
         self.format = "pcap-ns" if self._fraction_ns == _NANO else "pcap"
-        self.header_len = FILE_HEADER_LEN
         self.interfaces = (Interface(link_type=self._link_type, snaplen=snaplen),)
         self.comments: tuple[str, ...] = ()
         self.secrets: tuple[bytes, ...] = ()
+        self.other_secrets: tuple[tuple[int, bytes], ...] = ()
+        self.names: tuple[tuple[bytes, str], ...] = ()
         self.frame_count = 0
         self.broken: str | None = None
+
+    @property
+    def numbered_count(self) -> int:
+        """Frame numbers used so far: one for each frame."""
+        return self.frame_count
 
     def read(self, window: U8) -> tuple[Frames | None, int]:
         """The frames that lie whole in the window, and how many of its bytes they take."""
@@ -97,7 +114,7 @@ class PcapReader:
             interface=np.zeros(len(at), np.uint16),
             length=length,
             captured=captured,
-            flags=np.zeros(len(at), np.uint32),
+            flags=np.zeros(len(at), np.uint32) if self._header_len != _PATCHED_LEN else _direction_flags(data[at + _PACKET_TYPE_AT]),
             data_at=at + self._header_len,
             data=data,
             capture=self._capture,
@@ -128,6 +145,12 @@ class PcapReader:
             return f"the file ends inside a record header ({len(rest)} of {self._header_len} bytes)"
         (captured,) = struct.unpack_from(f"{self._order}I", rest.data, self._captured_at)
         return f"the file ends inside a packet ({len(rest) - self._header_len:,} of {captured:,} bytes)"
+
+
+def _direction_flags(packet_type: U8) -> U32:
+    """What a patched record says of the packet's direction, as pcapng says it."""
+    inbound = np.where(packet_type < _OUTGOING - 1, _INBOUND_FLAG, 0)
+    return np.where(packet_type == _OUTGOING, _OUTBOUND_FLAG, inbound).astype(np.uint32)
 
 
 def _usual_record(first: bytes, order: str, fraction_ns: int) -> re.Pattern[bytes]:

@@ -14,13 +14,16 @@ import numpy.typing as npt
 
 from pcapdiag.capture.blocks import (
     MAX_COMMENTS,
+    MAX_NAMES,
+    TLS_KEY_LOG,
     Clock,
     Count,
     read_comments,
     read_interface,
+    read_names,
     read_options,
+    read_secrets,
     read_statistics,
-    read_tls_key_log,
     with_statistics,
 )
 from pcapdiag.capture.chain import LANES, Links, aligned_words, first_true, walk
@@ -38,7 +41,7 @@ _SECTION_HEADER_WORD: Final = 0x0A0D0D0A
 _SECTION_HEADER_LEN: Final = 28
 _BYTE_ORDERS: Final = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
 
-_INTERFACE, _STATISTICS, _SECRETS = 1, 5, 10
+_INTERFACE, _NAMES, _STATISTICS, _SECRETS = 1, 4, 5, 10
 _LIKE_PACKETS: Final = np.array([9, 0x204, 0x216, 0x221, 0xBAD, 0x40000BAD], np.uint32)
 """Blocks Wireshark lists among the packets, with a number: systemd journal, sysdig events, custom blocks."""
 
@@ -83,8 +86,9 @@ class PcapngReader:
         self._numbered_count = 0
         self._comments: list[str] = []
         self._more_comments_count = 0
-        self._secrets: list[bytes] = []
+        self._secrets: list[tuple[int, bytes]] = []
         self._secrets_len = 0
+        self._names: dict[tuple[bytes, str], None] = {}
         self.frame_count = 0
         self.broken: str | None = None
 
@@ -102,7 +106,22 @@ class PcapngReader:
     @property
     def secrets(self) -> tuple[bytes, ...]:
         """The TLS key logs of decryption secrets blocks, in file order."""
-        return tuple(self._secrets)
+        return tuple(data for kind, data in self._secrets if kind == TLS_KEY_LOG)
+
+    @property
+    def other_secrets(self) -> tuple[tuple[int, bytes], ...]:
+        """Type and bytes of the other secrets, in file order."""
+        return tuple((kind, data) for kind, data in self._secrets if kind != TLS_KEY_LOG)
+
+    @property
+    def names(self) -> tuple[tuple[bytes, str], ...]:
+        """Addresses and their names from name resolution blocks, each pair once, in file order."""
+        return tuple(self._names)
+
+    @property
+    def numbered_count(self) -> int:
+        """Frame numbers used so far, by blocks that Wireshark numbers although they hold no packet too."""
+        return self._numbered_count
 
     def read(self, window: U8) -> tuple[Frames | None, int]:
         """The frames that lie whole in the window, and how many of its bytes they take."""
@@ -216,7 +235,7 @@ class PcapngReader:
 
     def _read_others(self, window: U8, at: I64, kinds: U32, lengths: I64) -> list[int]:
         """Reads blocks that hold no packet; gives the offsets of those that describe an interface."""
-        used = np.isin(kinds, (_INTERFACE, _STATISTICS, _SECRETS))
+        used = np.isin(kinds, (_INTERFACE, _NAMES, _STATISTICS, _SECRETS))
         self._count(Loss.SKIPPED_BLOCK, int((~used).sum()))
         described_at = []
         for begin, kind, block_len in zip(at[used].tolist(), kinds[used].tolist(), lengths[used].tolist(), strict=True):
@@ -224,8 +243,9 @@ class PcapngReader:
             if kind == _INTERFACE:
                 if self._add_interface(body):
                     described_at.append(begin)
-            elif not (self._add_statistics(body) if kind == _STATISTICS else self._add_secrets(body)):
-                self._count(Loss.SKIPPED_BLOCK, 1)
+                continue
+            add = {_STATISTICS: self._add_statistics, _SECRETS: self._add_secrets, _NAMES: self._add_names}[kind]
+            self._count(Loss.SKIPPED_BLOCK, 0 if add(body) else 1)
         return described_at
 
     def _add_interface(self, body: bytes) -> bool:
@@ -250,11 +270,18 @@ class PcapngReader:
         return True
 
     def _add_secrets(self, body: bytes) -> bool:
-        key_log = read_tls_key_log(body, self._order)
-        if key_log is None or self._secrets_len + len(key_log) > _MAX_SECRETS_LEN:
+        secrets = read_secrets(body, self._order)
+        if secrets is None or self._secrets_len + len(secrets[1]) > _MAX_SECRETS_LEN:
             return False
-        self._secrets.append(key_log)
-        self._secrets_len += len(key_log)
+        self._secrets.append(secrets)
+        self._secrets_len += len(secrets[1])
+        return True
+
+    def _add_names(self, body: bytes) -> bool:
+        names = read_names(body, self._order)
+        if names is None or len(self._names) + len(names) > MAX_NAMES:
+            return False
+        self._names.update(dict.fromkeys(names))
         return True
 
     def _described(self, blocks: PacketBlocks, described_at: I64) -> PacketBlocks:

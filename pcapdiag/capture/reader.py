@@ -20,24 +20,21 @@ from pcapdiag.losses import Loss, Losses
 
 # what people hand in beside pcap and pcapng: offset, bytes there, what it is
 _STRANGERS: Final = (
-    (0, b"\x28\xb5\x2f\xfd", "zstd-compressed"),
-    (0, b"\x04\x22\x4d\x18", "lz4-compressed"),
     (257, b"ustar", "a tar archive"),
     (0, b"PK\x03\x04", "a zip archive"),
     (0, b"\xfd7zXZ\0", "xz-compressed"),
     (0, b"BZh", "bzip2-compressed"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (0, b"\x1f\x8b", "gzip inside gzip"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd"),
+    (0, b"\x04\x22\x4d\x18", "lz4"),
+    (0, b"\x02\x21\x4c\x18", "lz4-compressed in its legacy format"),
+    (0, b"\x1f\x8b", "gzip"),
     (0, b"snoop\0\0\0", "a snoop capture"),
     (0, b"btsnoop\0", "a btsnoop capture"),
     (0, b"RTSS", "a Network Monitor capture"),
     (0, b"GMBU", "a Network Monitor capture"),
     (0, b"TRSNIFF data", "a Sniffer capture"),
     (0, b"XCP\0", "a NetXray capture"),
-    (0, b"\xac\x01\x00\x1c", "an IXIA hardware capture"),
-    (0, b"\xab\x01\x00\x1c", "an IXIA software capture"),
-    (0, b"\x1c\x00\x01\xac", "an IXIA hardware capture"),
-    (0, b"\x1c\x00\x01\xab", "an IXIA software capture"),
     (0, b"\xcd\x34\xb2\xa1", "a pcap variant (magic a1b234cd)"),
     (0, b"\xa1\xb2\x34\xcd", "a pcap variant (magic a1b234cd)"),
     (0, b"\x4d\x3c\x2b\xa1", "a pcap variant (magic a12b3c4d)"),
@@ -46,6 +43,10 @@ _STRANGERS: Final = (
     (0, b"\xa1\xe2\xcb\x12", "a pcap variant (magic a1e2cb12)"),
     (0, b"LOGG", "a Vector BLF log"),
 )
+
+
+class NoCaptureError(CaptureError):
+    """What was opened can be read, and is no capture of a kind this program knows."""
 
 
 class _RecordReader(Protocol):
@@ -69,21 +70,32 @@ class _RecordReader(Protocol):
     @property
     def secrets(self) -> tuple[bytes, ...]: ...
 
+    @property
+    def other_secrets(self) -> tuple[tuple[int, bytes], ...]: ...
+
+    @property
+    def names(self) -> tuple[tuple[bytes, str], ...]: ...
+
+    @property
+    def numbered_count(self) -> int: ...
+
 
 class CaptureReader:
     """Iterable once: the batches of one capture in file order. Afterwards `capture` says what the file says about itself."""
 
-    def __init__(self, path: str, losses: Losses, *, index: int = 0, batch_bytes: int = 32 << 20) -> None:
-        """Opens `path` and reads its header; see read_capture."""
+    def __init__(
+        self, path: str, losses: Losses, *, index: int = 0, batch_bytes: int = 32 << 20, name: str = "", source: Source | None = None
+    ) -> None:
+        """Opens `path` and reads its header; see read_capture. A `source` that is open already is taken over, and named `name`."""
         if batch_bytes < 1:
             raise ValueError(f"batch_bytes is {batch_bytes}, not positive")
-        self._name = path if path == "-" else Path(path).name
+        self._name = name or (path if path == "-" else Path(path).name)
         self._batch_bytes = batch_bytes
         self._capture: Capture | None = None
         self._begun = False
         self._first_ns: int | None = None
         self._last_ns: int | None = None
-        self._source = Source(path)
+        self._source = source or Source(path)
         try:
             self._records = _recognise(self._source, path, index, partial(losses.add, capture=index))
         except CaptureError:
@@ -96,6 +108,16 @@ class CaptureReader:
         if self._capture is None:
             raise ValueError(f"{self._name}: not read to its end yet")
         return self._capture
+
+    @property
+    def format(self) -> str:
+        """As Capture.format."""
+        return self._records.format
+
+    @property
+    def interfaces(self) -> tuple[Interface, ...]:
+        """The interfaces described so far."""
+        return self._records.interfaces
 
     def __iter__(self) -> Iterator[Frames]:
         if self._begun:
@@ -156,11 +178,14 @@ class CaptureReader:
             last_ns=self._last_ns,
             comments=records.comments,
             secrets=records.secrets,
+            other_secrets=records.other_secrets,
+            names=records.names,
+            last_number=records.numbered_count,
         )
 
 
 def read_capture(path: str, losses: Losses, *, index: int = 0, batch_bytes: int = 32 << 20) -> CaptureReader:
-    """Opens a pcap or pcapng file, gzip-compressed or not, or standard input ("-").
+    """Opens a pcap or pcapng file, compressed by gzip, zstd, lz4 or not at all, or standard input ("-").
 
     Args:
         path: File, pipe or "-". An input that cannot be opened or is no capture is a CaptureError here, not later.
@@ -171,6 +196,11 @@ def read_capture(path: str, losses: Losses, *, index: int = 0, batch_bytes: int 
     return CaptureReader(path, losses, index=index, batch_bytes=batch_bytes)
 
 
+def is_capture(head: bytes) -> bool:
+    """Whether a file that begins so, once unpacked, is a capture this program reads."""
+    return head[:4] in MAGICS or head.startswith(SECTION_HEADER)
+
+
 def _recognise(source: Source, path: str, index: int, count: Callable[[Loss, int], None]) -> _RecordReader:
     head = source.head
     if head[:4] in MAGICS:
@@ -178,9 +208,9 @@ def _recognise(source: Source, path: str, index: int, count: Callable[[Loss, int
     if head.startswith(SECTION_HEADER):
         return PcapngReader(head, path, index, count)
     if not head:
-        raise CaptureError(f"{path}: {source.broken or 'the file is empty'} (at offset 0)")
-    inside = " inside gzip" if source.compression else ""
+        raise NoCaptureError(f"{path}: {source.broken or 'the file is empty'} (at offset 0)")
+    inside = f" inside {source.compression}" if source.compression else ""
     for at, magic, kind in _STRANGERS:
         if head.startswith(magic, at):
-            raise CaptureError(f"{path}: {kind}{inside}, which is not supported yet (at offset {at}: {magic.hex(' ')})")
-    raise CaptureError(f"{path}: not a pcap or pcapng file{inside} (at offset 0: {head[:8].hex(' ')})")
+            raise NoCaptureError(f"{path}: {kind}{inside}, which is not supported yet (at offset {at}: {magic.hex(' ')})")
+    raise NoCaptureError(f"{path}: not a pcap or pcapng file{inside} (at offset 0: {head[:8].hex(' ')})")
