@@ -34,6 +34,12 @@ class Loss(Enum):
     TRUNCATED_UDP = ("truncated-udp-header", "captured bytes end inside the UDP header")
     TRUNCATED_ICMP = ("truncated-icmp-header", "captured bytes end inside the ICMP header")
     TRUNCATED_TUNNEL = ("truncated-tunnel-header", "captured bytes end inside a tunnel header")
+    TOO_DEEP = ("too-deep", "more tunnels around each other than this program opens")
+    MACSEC = ("macsec", "an Ethernet frame that MACsec encrypts")
+    PPP_HIDDEN = ("ppp-hidden", "a PPP frame that is compressed or encrypted")
+    WLAN_NO_DATA = ("wlan-no-data", "an IEEE 802.11 frame of management, control or nothing")
+    WLAN_ENCRYPTED = ("wlan-encrypted", "an encrypted IEEE 802.11 frame")
+    WLAN_FRAGMENT = ("wlan-fragment", "a later fragment of an IEEE 802.11 frame")
     EMPTY_FRAME = ("empty-frame", "a record with no captured bytes")
 
     # records of a file
@@ -44,7 +50,14 @@ class Loss(Enum):
     BAD_TIME = ("bad-timestamp", "a timestamp beyond the year 2116, set to that end")
     UNKNOWN_INTERFACE = ("unknown-interface", "a packet of an interface the file never described")
 
+    # tunnels nobody can look into; the packets around them are decoded
+    ESP = ("esp", "an IPsec ESP packet, whose inside is encrypted")
+    WIREGUARD = ("wireguard", "a WireGuard packet, whose inside is encrypted")
+    OPENVPN = ("openvpn", "an OpenVPN packet, whose inside is encrypted")
+    DTLS = ("dtls", "a DTLS record, whose inside is encrypted")
+
     # inside what was decoded
+    WLAN_AGGREGATED = ("wlan-aggregated", "an aggregated IEEE 802.11 frame, of which only the first packet is read")
     BAD_TCP_OPTION = ("bad-tcp-option", "a TCP option whose length is 0, 1, beyond the header or wrong for its kind")
     BAD_FRAGMENT = ("bad-fragment", "an IP fragment that overlaps another with different bytes, or ends beyond 65,535")
     UNDECODED_DNS = ("undecoded-dns", "a UDP port 53 payload that is no DNS message")
@@ -81,7 +94,8 @@ FRAME_LOSSES = frozenset(
     {
         Loss.ARP, Loss.STP, Loss.LLDP, Loss.LLC, Loss.ETHERTYPE, Loss.LINK_TYPE, Loss.LINK_NO_IP, Loss.TRUNCATED_LINK,
         Loss.TRUNCATED_IP, Loss.MALFORMED_IP, Loss.TRUNCATED_TCP, Loss.MALFORMED_TCP, Loss.TRUNCATED_UDP,
-        Loss.TRUNCATED_ICMP, Loss.TRUNCATED_TUNNEL, Loss.EMPTY_FRAME,
+        Loss.TRUNCATED_ICMP, Loss.TRUNCATED_TUNNEL, Loss.TOO_DEEP, Loss.MACSEC, Loss.PPP_HIDDEN, Loss.WLAN_NO_DATA,
+        Loss.WLAN_ENCRYPTED, Loss.WLAN_FRAGMENT, Loss.EMPTY_FRAME,
     }
 )  # fmt: skip
 """A frame is decoded, or counted under exactly one of these."""

@@ -8,7 +8,8 @@ import pytest
 
 from pcapdiag.losses import Loss
 from pcapdiag.packets import ICMP, ICMPV6, TCP, UDP, IcmpErrors
-from tests.frame_bytes import A6, B6, A, B, batch, decode, decode_one, ether, fragment6, ipv4, ipv6, payload, tcp, udp
+from tests.frame_bytes import A6, B6, A, B, batch, decode, decode_one, ether, fragment6, ipv4, ipv6, payload, tcp, udp, vxlan
+from tests.wrapped import TUNNELS
 
 ROUTER, ROUTER6 = "192.0.2.1", "2001:db8::ffff"
 
@@ -112,3 +113,40 @@ def test_a_cut_icmp_header_is_counted() -> None:
     frame = ether(ipv4(icmp(8, 0), ICMP))
     _, losses = decode(batch([frame[:38]], lengths=[len(frame)]))
     assert losses.of(0) == {Loss.TRUNCATED_ICMP: 1}
+
+
+INNER = ipv4(tcp(bytes(1_400), seq=77), src="172.16.0.1", dst="172.16.0.2", ident=55)
+
+
+@pytest.mark.parametrize("name", ["vxlan", "geneve-options", "gre-key", "ipip", "gtp-u", "l2tp-3"])
+def test_a_quoted_tunnel_shows_the_packet_inside(name: str) -> None:
+    way = TUNNELS[name]
+    errors, src, dst = quoted(error_v4(way.wrap(INNER)[14:][:128]))
+    assert (src, dst, errors.proto[0], errors.sport[0], errors.dport[0], errors.seq[0]) == ("172.16.0.1", "172.16.0.2", TCP, 40000, 443, 77)
+    assert (errors.mtu[0], errors.overhead_len[0], errors.ip_len[0], errors.ip_id[0]) == (1400, way.overhead_len, 1440, 55)
+
+
+def test_a_quoted_tunnel_over_ipv6() -> None:
+    errors, src, _ = quoted(error_v6(TUNNELS["4in6"].wrap(INNER)[14:][:200]))
+    assert (src, errors.mtu[0], errors.overhead_len[0], errors.seq[0]) == ("172.16.0.1", 1280, 40, 77)
+
+
+@pytest.mark.parametrize("size", range(28, 79))
+def test_a_quote_that_ends_before_the_inner_packet_is_the_tunnels(size: int) -> None:
+    """70 bytes of VXLAN, Ethernet and IP, and 8 of TCP."""
+    packets, losses = decode(batch([error_v4(TUNNELS["vxlan"].wrap(INNER)[14:][:size])]))
+    errors = packets.icmp_errors
+    inside = size >= 70
+    assert (errors.overhead_len[0], errors.proto[0]) == ((50, TCP) if inside else (0, UDP))
+    assert (errors.dport[0], errors.seq[0]) == ((4789, -1) if not inside else (443, 77) if size == 78 else (0, -1))
+    assert losses.of(0) == {}
+
+
+def test_a_quoted_fragment_of_a_tunnels_packet_is_the_tunnels() -> None:
+    errors, src, _ = quoted(error_v4(ipv4(udp(vxlan(ether(INNER)), dport=4789)[:400], UDP, mf=True, df=False)))
+    assert (src, errors.dport[0], errors.overhead_len[0]) == (A, 4789, 0)
+
+
+def test_plain_quotes_have_no_overhead() -> None:
+    errors, *_ = quoted(error_v4(ipv4(udp(b"x" * 40), UDP)))
+    assert (errors.overhead_len[0], errors.dport[0]) == (0, 53)

@@ -9,6 +9,7 @@ import pytest
 from pcapdiag.losses import Loss
 from pcapdiag.packets import Packets
 from tests.frame_bytes import A6, B6, MAC_A, MAC_B, A, B, batch, decode, decode_one, ether, ipv4, ipv6, payload, tcp, vlan
+from tests.wrapped import LINKS
 
 IP4, IP6 = ipv4(tcp(b"hello")), ipv6(tcp(b"hello"))
 
@@ -74,7 +75,9 @@ def test_a_cut_link_header_is_counted(link_type: int, frame: bytes, version: int
         pytest.param(1, ether(bytes.fromhex("aaaa0300000c2000") + bytes(35), 43), Loss.LLC, id="cdp"),
         pytest.param(1, ether(bytes.fromhex("aaaa03000000") + b"\x08\x06" + bytes(28), 36), Loss.ARP, id="snap-arp"),
         pytest.param(1, ether(bytes.fromhex("f0f003") + bytes(35), 38), Loss.LLC, id="netbeui"),
-        pytest.param(1, ether(bytes(28), 0x88E5), Loss.ETHERTYPE, id="macsec"),
+        pytest.param(1, ether(b"\x2c" + bytes(60), 0x88E5), Loss.MACSEC, id="macsec"),
+        pytest.param(1, ether(b"\x04" + bytes(60), 0x88E5), Loss.MACSEC, id="macsec-changed"),
+        pytest.param(1, ether(bytes(28), 0x1234), Loss.ETHERTYPE, id="unknown-type"),
         pytest.param(1, ether(bytes(28), 0x05DD), Loss.ETHERTYPE, id="neither-length-nor-type"),
         pytest.param(1, ether(*vlan(bytes(28), 5, kind=0x0806)), Loss.ARP, id="vlan-arp"),
         pytest.param(113, sll(bytes(28), protocol=0x0806), Loss.ARP, id="sll-arp"),
@@ -82,6 +85,21 @@ def test_a_cut_link_header_is_counted(link_type: int, frame: bytes, version: int
         pytest.param(113, sll(bytes.fromhex("424203") + bytes(35), protocol=4), Loss.STP, id="sll-stp"),
         pytest.param(0, struct.pack("<I", 7) + bytes(40), Loss.LINK_NO_IP, id="null-other-family"),
         pytest.param(9, bytes.fromhex("ff03c021") + bytes(8), Loss.LINK_NO_IP, id="lcp"),
+        pytest.param(9, bytes.fromhex("ff0300fd") + bytes(8), Loss.PPP_HIDDEN, id="compressed-ppp"),
+        pytest.param(105, b"\x80\x00" + bytes(60), Loss.WLAN_NO_DATA, id="beacon"),
+        pytest.param(105, b"\xd4\x00" + bytes(8), Loss.WLAN_NO_DATA, id="acknowledgment"),
+        pytest.param(105, b"\x48\x01" + bytes(22), Loss.WLAN_NO_DATA, id="null-data"),
+        pytest.param(105, b"\x88\x41" + bytes(60), Loss.WLAN_ENCRYPTED, id="encrypted-wlan"),
+        pytest.param(105, b"\x08\x01" + bytes(20) + b"\x11\x00" + bytes(40), Loss.WLAN_FRAGMENT, id="later-wlan-fragment"),
+        pytest.param(127, b"\x01\x00\x08\x00" + bytes(60), Loss.LINK_NO_IP, id="radiotap-version-1"),
+        pytest.param(127, b"\x00\x00\x04\x00" + bytes(60), Loss.LINK_NO_IP, id="radiotap-shorter-than-itself"),
+        pytest.param(192, struct.pack("<BBHI", 0, 0, 8, 192) + bytes(60), Loss.LINK_TYPE, id="ppi-in-ppi"),
+        pytest.param(239, b"\x02\x00\x00\x05" + b"\x05\x00\x0a\x00x" + bytes(3), Loss.LINK_NO_IP, id="nflog-without-packet"),
+        pytest.param(239, b"\x02\x00\x00\x05" + b"\x00\x00\x0a\x00x" + bytes(3), Loss.LINK_NO_IP, id="nflog-that-stands-still"),
+        pytest.param(107, b"\x18\x41\x03\xb1" + bytes(40), Loss.LINK_NO_IP, id="fragmented-frame-relay"),
+        pytest.param(123, b"\x06\x00\x00\x05" + bytes(40), Loss.LINK_NO_IP, id="atm-signalling"),
+        pytest.param(10, b"\x41" + bytes(40), Loss.LINK_NO_IP, id="fddi-management"),
+        pytest.param(6, b"\x10\x00" + bytes(40), Loss.LINK_NO_IP, id="token-ring-management"),
         pytest.param(147, bytes(40), Loss.LINK_TYPE, id="user-0"),
         pytest.param(101, b"\x55" + bytes(40), Loss.MALFORMED_IP, id="raw-version-5"),
     ],
@@ -173,3 +191,28 @@ def test_pppoe_sessions() -> None:
     assert payload(packets) == b"hello"
     _, losses = decode(batch([session(0xA7)]))
     assert losses.of(0) == {Loss.LINK_NO_IP: 1}
+
+
+def test_of_an_aggregate_the_first_packet_is_read_and_the_rest_told() -> None:
+    way = LINKS["wlan-aggregate"]
+    packets, losses = decode(batch([way.wrap(IP4)], link_type=way.link_type))
+    assert payload(packets) == b"hello"
+    assert losses.of(0) == {Loss.WLAN_AGGREGATED: 1}
+
+
+@pytest.mark.parametrize("name", ["wlan", "radiotap", "prism", "wlan-aggregate"])
+def test_wlan_hashes_tell_the_two_legs_through_an_access_point_apart(name: str) -> None:
+    way = LINKS[name]
+    frame = way.wrap(IP4)
+    at = frame.index(MAC_B + MAC_A)
+    other = frame[:at] + MAC_A + MAC_B + frame[at + 12 :]
+    here, there = _link_hashes(decode_one(frame, link_type=way.link_type)), _link_hashes(decode_one(other, link_type=way.link_type))
+    assert 0 not in here + there
+    assert here[0] != there[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"), [("ppp-direction", 1), ("chdlc-direction", 1), ("pppd", 1), ("sun-atm", 1), ("sun-atm-lan", 0), ("pflog", 1)]
+)
+def test_link_headers_that_tell_the_direction(name: str, direction: int) -> None:
+    assert decode_one(LINKS[name].wrap(IP4), link_type=LINKS[name].link_type).direction[0] == direction

@@ -39,6 +39,24 @@ PUBLIC: Final = [
     "public/wireshark+wireshark/test/captures/communityid.pcap.gz",
 ]
 
+TCPDUMP: Final = "public/the-tcpdump-group+tcpdump/tests"
+PCAPPLUSPLUS: Final = "public/seladb+PcapPlusPlus/Tests/Packet++Test/PacketExamples"
+WRAPPED: Final = [
+    *(f"{TCPDUMP}/{name}.pcap" for name in (
+        "erspan-type-i-4", "erspan-type-ii-2", "erspan-type-iii-ft-0", "geneve-gcp", "gso-ipv6-geneve-ipv4", "gso-ipv4-vxlan-ipv6",
+        "nsh-over-vxlan-gpe", "mpls-over-udp", "mpls-traceroute", "macsec-integonly", "nflog", "ieee802.11_htc", "ipoib", "e1000g",
+        "OSPFv3_NBMA_adjacencies", "HDLC", "LINKTYPE_PKTAP", "ipv6-srh-ipproto-ether", "wccp_redirect_gre",
+    )),
+    *(f"{TRACES}/{name}.pcap" for name in (
+        "tunnels/4in4", "tunnels/4in6", "tunnels/6in4", "tunnels/6in6in6", "tunnels/geneve-47101", "tunnels/geneve-many-options",
+        "tunnels/geneve-vxlan-dns-truncated", "tunnels/gre-aruba", "tunnels/gre-erspan3-dot1q", "tunnels/gre-over-udp-4754",
+        "tunnels/gre-within-gre", "tunnels/gtp/gtp7_ipv6", "tunnels/gtp/gtp8_teredo", "tunnels/teredo_bubble_with_payload",
+        "tunnels/vxlan-encapsulated-http", "tunnels/vxlan-triple-v2", "radiotap", "wlanmon", "nflog-http", "vntag", "pppoe", "mpls-in-vlan",
+        "mixed-vlan-mpls",
+    )),
+    *(f"{PCAPPLUSPLUS}/{name}.pcap" for name in ("Vxlan1", "Vxlan2", "gtp", "PPPoESession", "CiscoHDLC", "nflogPacket", "Sll2Packet")),
+]  # fmt: skip
+
 # tshark field -> column, and what the column holds when the field is absent.
 FIELDS: Final = {
     "ip.version": ("ip_version", 6),
@@ -113,6 +131,52 @@ def test_fields_are_those_tshark_reads(name: str) -> None:
     found = [difference for frame, values in seen for difference in differences(packets, row_of[frame], values)]
     assert not found
     assert seen
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_the_innermost_packet_is_the_one_tshark_finds(name: str) -> None:
+    """Addresses, and ports and lengths of TCP and UDP; frames that end in no IP packet are losses here."""
+    path, packets = read(name)
+    row_of = {frame: row for row, frame in enumerate(packets.frame.tolist())}
+    compared = 0
+    for frame, values in tshark_rows(path, "ip || ipv6", "frame.protocols", *INNERMOST):
+        protocols = values["frame.protocols"].partition(":icmp")[0].split(":")
+        last = max(at for at, protocol in enumerate(protocols) if protocol in {"ip", "ipv6"})
+        if {"eth", "ppp"} & set(protocols[last:]):
+            continue  # what is innermost is no IP packet: ARP, spanning tree, a control message of PPP
+        row = row_of[frame]
+        assert innermost(protocols, values) == ours(packets, row, protocols), frame
+        compared += 1
+    assert compared
+
+
+INNERMOST: Final = (
+    "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.srcport", "tcp.dstport", "tcp.len", "udp.srcport", "udp.dstport", "udp.length",
+)  # fmt: skip
+
+
+def innermost(protocols: list[str], values: dict[str, str]) -> tuple[str, ...]:
+    """What tshark read of the last IP header before any ICMP message, and of a transport header directly behind it."""
+    last = max(at for at, protocol in enumerate(protocols) if protocol in {"ip", "ipv6"})
+    family, before = protocols[last], protocols[: last + 1]
+    number = before.count(family) - 1
+    found = [values[f"{family}.{end}"].split(",")[number] for end in ("src", "dst")]
+    for transport in ("tcp", "udp"):
+        if transport in protocols[last + 1 : last + 2]:
+            number = before.count(transport)
+            names = (f"{transport}.srcport", f"{transport}.dstport", "tcp.len" if transport == "tcp" else "udp.length")
+            found += [values[name].split(",")[number] for name in names]
+    return tuple(found)
+
+
+def ours(packets: Packets, row: int, protocols: list[str]) -> tuple[str, ...]:
+    """The same of a row."""
+    found = [packets.addresses.text(int(packets.src[row])), packets.addresses.text(int(packets.dst[row]))]
+    last = max(at for at, protocol in enumerate(protocols) if protocol in {"ip", "ipv6"})
+    if protocols[last + 1 : last + 2] in (["tcp"], ["udp"]):
+        more = 0 if packets.proto[row] == TCP else 8
+        found += [str(packets.sport[row]), str(packets.dport[row]), str(packets.payload_len[row] + more)]
+    return tuple(found)
 
 
 def test_a_file_that_hides_its_cut_keeps_the_lengths_of_the_wire() -> None:

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
+from pcapdiag.flows.enclosure import enclosure_of, explained_mtu
 from pcapdiag.flows.icmp_join import losses_of
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.waits import wait_of
@@ -42,6 +43,8 @@ class Facts:
 
     mtu: int
     router: str
+    told: str
+    """Where the MTU comes from when a tunnel takes its part of it, in brackets with a space before; else empty."""
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
@@ -54,6 +57,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         if wait.end_ns - wait.start_ns < limits.ns("least_wait"):
             continue
         packets = trace.packets
+        reason = explained_mtu(report.mtu, report.overhead_len, enclosure_of(packets, trace.tcp, report.fd // 2))
         router = packets.addresses.text(int(packets.src[report.row]))
         told = Frame(int(packets.capture[report.row]), int(packets.frame[report.row]), report.ts_ns, f"packet too big: MTU {report.mtu}")
         proof = frames_of(trace, (
@@ -63,7 +67,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         ))  # fmt: skip
         yield Sign(
             label=LABEL, scope=OfFlow(report.fd // 2, report.fd % 2, int(found.start[row]), int(found.stop[row])),
-            start_ns=wait.start_ns, end_ns=wait.end_ns, at_least=wait.at_least, facts=Facts(report.mtu, router),
+            start_ns=wait.start_ns, end_ns=wait.end_ns, at_least=wait.at_least, facts=Facts(report.mtu, router, reason),
             confidence=Confidence(0.95, ("a Packet Too Big quotes the connection", "the same bytes resent within its MTU")),
             frames=(*proof[:1], told, *proof[1:]),
         )  # fmt: skip
@@ -73,11 +77,12 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
     """One conclusion per client host and server."""
     for share in shares(ledger, LABEL.code, tables):
         known = [sign.facts for sign in share.signs if isinstance(sign.facts, Facts)]
-        mtu, router = min((fact.mtu, fact.router) for fact in known)
+        least = min(known, key=lambda fact: (fact.mtu, fact.router))
+        mtu, router = least.mtu, least.router
         yield share.concluded(
             LABEL.code,
-            summary=f"{router} reported an MTU of {mtu} between {share.client} and {share.server}; resending in smaller packets took "
-            f"{share.stall_ns / 1e9:.3f} s of {share.requests}",
+            summary=f"{router} reported an MTU of {mtu}{least.told} between {share.client} and {share.server}; "
+            f"resending in smaller packets took {share.stall_ns / 1e9:.3f} s of {share.requests}",
             contrast=f"in a black hole no report comes; here the sender shrank its packets to {mtu} bytes and they arrived",
             details={"mtu": mtu, "router": router},
             identity=(f"mtu {mtu}",),

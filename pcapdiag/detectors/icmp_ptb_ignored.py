@@ -29,6 +29,7 @@ import numpy as np
 
 from pcapdiag.columns import NEVER
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
+from pcapdiag.flows.enclosure import enclosure_of, explained_mtu
 from pcapdiag.flows.icmp_join import TooBig, too_big
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.sends import sends_of
@@ -50,6 +51,8 @@ class Facts:
     quoted_len: int
     resends: int
     router: str
+    told: str
+    """Where the MTU comes from when a tunnel takes its part of it, in brackets with a space before; else empty."""
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
@@ -81,6 +84,7 @@ def _sign(trace: Trace, trips: RoundTrips, report: TooBig, limits: Limits) -> Si
     sent_ns = int(tcp.segments.ts_ns[first]) if first >= 0 else report.ts_ns
     end_ns = acked_ns if acked_ns < NEVER else last_ns
     router = packets.addresses.text(int(packets.src[report.row]))
+    reason = explained_mtu(report.mtu, report.overhead_len, enclosure_of(packets, tcp, flow))
     told = Frame(int(packets.capture[report.row]), int(packets.frame[report.row]), report.ts_ns, f"packet too big: MTU {report.mtu}")
     proof = frames_of(trace, [(int(s), f"the same bytes, still {int(n)} bytes long") for s, n in zip(big[:6], size[:6], strict=False)])
     sure = Confidence(0.9, ("a Packet Too Big quotes the connection", "the same bytes resent above its MTU"))
@@ -89,7 +93,7 @@ def _sign(trace: Trace, trips: RoundTrips, report: TooBig, limits: Limits) -> Si
         sure = sure.capped(0.7, "the report was not seen at the sender itself")
     return Sign(
         label=LABEL, scope=OfFlow(flow, direction), start_ns=min(sent_ns + max(half.floor_ns(), 0), end_ns), end_ns=end_ns,
-        at_least=acked_ns >= NEVER, confidence=sure, facts=Facts(report.mtu, report.quoted_len, len(big), router),
+        at_least=acked_ns >= NEVER, confidence=sure, facts=Facts(report.mtu, report.quoted_len, len(big), router, reason),
         frames=(*frames_of(trace, [(int(first), "the packet that was too big")]), told, *proof),
     )  # fmt: skip
 
@@ -101,9 +105,9 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         worst = max(known, key=lambda fact: fact.resends)
         yield share.concluded(
             LABEL.code,
-            summary=f"{worst.router} reported an MTU of {worst.mtu}, yet the same bytes went out {worst.resends} more times in packets of "
-            f"up to {worst.quoted_len} bytes: {share.requests} between {share.client} and {share.server} stood still for "
-            f"{share.stall_ns / 1e9:.2f} s",
+            summary=f"{worst.router} reported an MTU of {worst.mtu}{worst.told}, yet the same bytes went out {worst.resends} "
+            f"more times in packets of up to {worst.quoted_len} bytes: {share.requests} between {share.client} and {share.server} "
+            f"stood still for {share.stall_ns / 1e9:.2f} s",
             contrast="in a black hole no router reports anything; here the report is in the capture and had no effect",
             details={"mtu": worst.mtu, "packet_len": worst.quoted_len, "resends": worst.resends, "router": worst.router},
             identity=(f"mtu {worst.mtu}",),

@@ -5,7 +5,8 @@ It looks for bytes that were sent at least three times in large packets and neve
 between the same two hosts, in the same direction and at the same time, arrived (RFC 2923 section 2.1, RFC 4821 section
 7.7). Seen from the receiving end the large packets never show; there the proof is that the sender's own later packets
 carry a sequence number far beyond what arrived, that IP-IDs are missing, and that small answers keep coming. The
-largest size that passed and the smallest that failed bracket the path MTU.
+largest size that passed and the smallest that failed bracket the path MTU. Where the capture shows the packets inside a
+tunnel, the bytes of its headers say what MTU the path outside has.
 
 ## Why it matters
 Small requests and answers work, pings work, every dashboard is green; each large prompt, certificate or answer hangs
@@ -24,13 +25,14 @@ on the tunnel's router and lower the interface MTU. `net.ipv4.tcp_mtu_probing=1`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pcapdiag.exchanges.table import Exchange, Outcome
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
+from pcapdiag.flows.enclosure import Enclosure, enclosure_of, reported_outside
 from pcapdiag.flows.oversize import Oversize, find_oversize
 from pcapdiag.stalls.evidence import frames_of
 from pcapdiag.stalls.sign import Confidence, Label, OfFlow, Sign, Tier
@@ -51,6 +53,12 @@ _OVERHEADS = {
     1380: "WireGuard on Google Cloud", 1370: "VXLAN inside WireGuard", 1280: "the IPv6 minimum: Tailscale, WARP",
 }  # fmt: skip
 """Path MTU -> what commonly causes it on a 1,500-byte path."""
+_EVERYWHERE = (
+    "Prove it: ping -M do -s <size - 28> <host> fails above the bracket and works below; tracepath -n <host> names the hop.",
+    "Permit ICMP type 3 code 4 and ICMPv6 type 2 on every hop.",
+    "Or clamp: iptables -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
+    "Or set the true size: ip link set dev <tunnel> mtu <low>; senders: sysctl -w net.ipv4.tcp_mtu_probing=1",
+)
 _NARROW = 130
 """A wider bracket fits too many tunnels to name any."""
 
@@ -66,6 +74,10 @@ class Facts:
     passed_count: int
     at_sender: bool
     icmp_captured: bool
+    tunnel: Enclosure | None
+    """What is around these packets on some part of the path, if the capture shows it."""
+    told_outside: int | None
+    """MTU that a router named for the tunnel's own packets."""
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
@@ -81,7 +93,10 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
             label=LABEL, scope=OfFlow(flow, direction), start_ns=start, end_ns=max(one.end_ns, start), at_least=bound or not one.repaired,
             confidence=sure.capped(0.4, "one direction captured") if trace.flows.one_way[flow] else sure,
             frames=frames_of(trace, one.proof),
-            facts=Facts(direction == 1, one.passed_max_len, one.failed_min_len, one.failed_sends, one.passed_count, one.at_sender, icmp),
+            facts=Facts(
+                direction == 1, one.passed_max_len, one.failed_min_len, one.failed_sends, one.passed_count, one.at_sender, icmp,
+                enclosure_of(trace.packets, trace.tcp, flow), reported_outside(trace.packets),
+            ),
         )  # fmt: skip
 
 
@@ -121,7 +136,7 @@ def _begin(trace: Trace, one: Oversize) -> tuple[int, bool]:
         return one.start_ns, False
     if one.fd % 2 == 0:
         return one.last_ns, True
-    on_flow = [e for e in trace.exchanges if e.flow == one.fd // 2 and not e.is_setup and e.start_ns < one.end_ns]
+    on_flow = [e for e in trace.exchanges.of_flow(one.fd // 2) if not e.is_setup and e.start_ns < one.end_ns]
     stuck = [e for e in on_flow if e.end_ns > one.last_ns and e.request_acked_ns < one.end_ns and e.outcome is not Outcome.OK]
     if not stuck:
         return max(one.last_ns, min(one.start_ns, one.end_ns)), True
@@ -131,13 +146,11 @@ def _begin(trace: Trace, one: Oversize) -> tuple[int, bool]:
 
 def _usual_think(trace: Trace, stuck: Exchange) -> int:
     """Median time between ACK and first byte of answered requests to the same server; 0 without any."""
-    server = int(trace.flows.server[stuck.flow])
-    thinks = [
-        e.first_byte_ns - e.request_acked_ns
-        for e in trace.exchanges
-        if not e.is_setup and e.outcome is Outcome.OK and int(trace.flows.server[e.flow]) == server and e.request_acked_ns < e.first_byte_ns
-    ]
-    return int(np.median(thinks)) if thinks else 0
+    exchanges, server = trace.exchanges, trace.flows.server
+    alike = ~exchanges.is_setup & exchanges.ended(Outcome.OK) & (server[exchanges.flow] == server[stuck.flow])
+    alike &= exchanges.request_acked_ns < exchanges.first_byte_ns
+    thinks = exchanges.first_byte_ns[alike] - exchanges.request_acked_ns[alike]
+    return int(np.median(thinks)) if len(thinks) else 0
 
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
@@ -147,14 +160,16 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         low, high = max(f.passed_max_len for f in facts), min(f.failed_min_len for f in facts) - 1
         sender, receiver = (share.server, share.client) if facts[0].from_server else (share.client, share.server)
         failed, passed = sum(f.failed_sends for f in facts), sum(f.passed_count for f in facts)
-        guesses = [f"{mtu} ({what})" for mtu, what in _OVERHEADS.items() if low <= mtu <= high] if high - low <= _NARROW else []
+        tunnel = next((f.tunnel for f in facts if f.tunnel is not None), None)
+        told = min((f.told_outside for f in facts if f.told_outside is not None), default=None)
+        outer_mtu = None if tunnel is None else tunnel.outer_mtu(low, high, told)
+        guesses = _guesses(low, high, tunnel, outer_mtu)
         counted = f"{failed} lost" if failed else "none came"
-        icmp = "No Packet Too Big came." if any(f.icmp_captured for f in facts) else "No ICMP of any kind is in this capture."
-        yield share.concluded(
+        conclusion = share.concluded(
             LABEL.code,
             summary=f"packets of {high + 1} bytes and more from {sender} to {receiver} vanish ({counted}) while {passed} smaller ones "
             f"passed: the path MTU lies between {low} and {high} bytes, and {share.requests} hung for "
-            f"{share.stall_ns / 1e9:.2f} s. {icmp}",
+            f"{share.stall_ns / 1e9:.2f} s.{_of_tunnel(tunnel, low, high, outer_mtu)} {_of_icmp(facts)}",
             contrast=f"plain loss would have hit some of the {passed} smaller packets too, and a dead peer would have passed none",
             details={
                 "variant": "at-sender" if facts[0].at_sender else "at-receiver",
@@ -164,11 +179,50 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
                 "candidates": guesses,
                 "failed_sends": failed,
                 "passed": passed,
+                **({} if tunnel is None else {"tunnel": tunnel.name, "overhead_len": tunnel.overhead_len, "outer_path_mtu": outer_mtu}),
             },
             identity=(str(low), str(high)),
             # At the receiver the large packets never show; what shows is that the sender counts on beyond them.
             wireshark_filter="" if facts[0].at_sender else "tcp.analysis.lost_segment && tcp.len == 0",
         )
+        yield conclusion if tunnel is None else replace(conclusion, remedy=_remedy_of(tunnel, low, outer_mtu))
+
+
+def _of_icmp(facts: list[Facts]) -> str:
+    """What routers said."""
+    told = min((f.told_outside for f in facts if f.tunnel is not None and f.told_outside is not None), default=None)
+    if told is not None:
+        return f"A Packet Too Big told the tunnel's end an MTU of {told:,}, and nobody told the sender."
+    return "No Packet Too Big came." if any(f.icmp_captured for f in facts) else "No ICMP of any kind is in this capture."
+
+
+def _guesses(low: int, high: int, tunnel: Enclosure | None, outer_mtu: int | None) -> list[str]:
+    """What path MTUs in the bracket commonly come from; with a tunnel in the capture nothing has to be guessed about it."""
+    if tunnel is not None and outer_mtu is not None:
+        return [f"{outer_mtu - tunnel.overhead_len} ({outer_mtu:,} less {tunnel.overhead_len} bytes {tunnel.name})"]
+    return [f"{mtu} ({what})" for mtu, what in _OVERHEADS.items() if low <= mtu <= high] if high - low <= _NARROW else []
+
+
+def _of_tunnel(tunnel: Enclosure | None, low: int, high: int, outer_mtu: int | None) -> str:
+    """The sentence about the tunnel that the capture shows, with a space before it."""
+    if tunnel is None:
+        return ""
+    if outer_mtu is not None:
+        return f" They travel in {tunnel.name}, and this fits: {tunnel.sum_of(outer_mtu)}."
+    more = tunnel.overhead_len
+    return f" They travel in {tunnel.name}, {more} bytes more: outside, the path MTU lies between {low + more} and {high + more} bytes."
+
+
+def _remedy_of(tunnel: Enclosure, low: int, outer_mtu: int | None) -> tuple[str, ...]:
+    """What to set on the tunnel's ends, in bytes."""
+    inside = low if outer_mtu is None else outer_mtu - tunnel.overhead_len
+    less = "" if outer_mtu is None else f" ({outer_mtu:,} less {tunnel.overhead_len} bytes {tunnel.name})"
+    return (
+        f"Tell the hosts what the tunnel leaves: ip link set dev <tunnel or container interface> mtu {inside}{less}",
+        f"Or make room outside: an MTU of {1_500 + tunnel.overhead_len:,} on every link under the tunnel carries 1,500 bytes inside "
+        f"{tunnel.name}.",
+        *_EVERYWHERE[:3],
+    )
 
 
 DETECTOR = Detector(
@@ -179,12 +233,7 @@ DETECTOR = Detector(
     limits=LIMITS,
     signs=signs,
     conclude=conclude,
-    remedy=(
-        "Prove it: ping -M do -s <size - 28> <host> fails above the bracket and works below; tracepath -n <host> names the hop.",
-        "Permit ICMP type 3 code 4 and ICMPv6 type 2 on every hop.",
-        "Or clamp: iptables -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
-        "Or set the true size: ip link set dev <tunnel> mtu <low>; senders: sysctl -w net.ipv4.tcp_mtu_probing=1",
-    ),
+    remedy=_EVERYWHERE,
     references=("RFC 2923 section 2.1", "RFC 4821 section 7.7", "RFC 8899 section 4.3", "RFC 8900"),
     wireshark_filter="ip.len > 1280 && tcp.analysis.retransmission",
 )

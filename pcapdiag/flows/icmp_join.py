@@ -97,9 +97,11 @@ class TooBig(NamedTuple):
     offset: int
     """Stream offset of its first byte."""
     mtu: int
-    """Next-hop MTU it names; bytes."""
+    """What it leaves for the flow's packets: the next-hop MTU it names less the tunnel headers in the quote; bytes."""
     quoted_len: int
-    """IP length of the packet that was too big; bytes."""
+    """IP length of the packet that was too big, of a tunnel's packet the one inside; bytes."""
+    overhead_len: int
+    """Tunnel headers before it in the quote; bytes."""
 
 
 def too_big(packets: Packets, tcp: TcpTables) -> list[TooBig]:
@@ -109,11 +111,13 @@ def too_big(packets: Packets, tcp: TcpTables) -> list[TooBig]:
     found = []
     for i in np.flatnonzero((errors.mtu[joined.error] >= 0) & (joined.offset >= 0)).tolist():
         error = int(joined.error[i])
-        mtu, quoted = int(errors.mtu[error]), int(errors.ip_len[error])
+        mtu, overhead_len = int(errors.mtu[error]), int(errors.overhead_len[error])
+        quoted_len = int(errors.ip_len[error])
         least = MIN_MTU_V6 if int(packets.ip_version[joined.row[i]]) == 6 else MIN_MTU_V4
-        if least <= mtu < quoted:
+        if least <= mtu < quoted_len + overhead_len:
             fd = 2 * int(joined.flow[i]) + int(joined.direction[i])
-            found.append(TooBig(int(joined.row[i]), int(joined.ts_ns[i]), fd, int(joined.offset[i]), mtu, quoted))
+            row, ts_ns, offset = int(joined.row[i]), int(joined.ts_ns[i]), int(joined.offset[i])
+            found.append(TooBig(row, ts_ns, fd, offset, mtu - overhead_len, quoted_len, overhead_len))
     return sorted(found, key=lambda one: (one.ts_ns, one.row))
 
 

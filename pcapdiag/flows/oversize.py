@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcapdiag.columns import I64, NEVER, Bools
+from pcapdiag.columns import I32, I64, NEVER, Bools
 from pcapdiag.flows.pieces import first_ack, key, time_of
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.sends import sends_of
@@ -124,9 +124,8 @@ def _passed(packets: Packets, tcp: TcpTables, fd: int, start: int, end: int, fai
     data = rows[(seg.kind[rows] == Kind.NEW) & (seg.payload_len[rows] > 0)]
     own_fd = 2 * seg.flow[data].astype(np.int64) + seg.direction[data]
     acked = time_of(tcp.acks, first_ack(tcp.acks, own_fd, seg.seq[data] + seg.payload_len[data] - 1)) < NEVER
-    resent = np.zeros(len(data), np.bool_)
-    for row in np.flatnonzero(lost).tolist():
-        resent |= (own_fd == found.fd[row]) & (seg.seq[data] < found.stop[row]) & (seg.seq[data] + seg.payload_len[data] > found.start[row])
+    low, high = key(found.fd[lost], found.start[lost]), key(found.fd[lost], found.stop[lost])
+    resent = _overlapped(low, high, key(own_fd, seg.seq[data]), seg.payload_len[data])
     sizes = _wire_len(packets, tcp, data)
     if (acked & ~resent & (sizes >= failed_min)).any():
         return None, 0
@@ -136,6 +135,14 @@ def _passed(packets: Packets, tcp: TcpTables, fd: int, start: int, end: int, fai
     passed = np.concatenate([sizes[acked & ~resent], _wire_len(packets, tcp, pure) if not reverse_resent else sizes[:0]])
     first = _wire_len(packets, tcp, tcp.recoveries.first_segment[lost])
     return passed, int((first < failed_min).sum())
+
+
+def _overlapped(start: I64, stop: I64, at: I64, length: I32) -> Bools:
+    """Which of [at, at + length) overlap any of [start, stop); all numbers are keys of flow direction and offset."""
+    order = np.argsort(start, kind="stable")
+    reach = np.maximum.accumulate(np.append([-1], stop[order]))  # how far those reach that begin before
+    overlapped: Bools = reach[np.searchsorted(start[order], at + length)] > at
+    return overlapped
 
 
 def _sacked_above(tcp: TcpTables, fd: int, offset: int, start: int, end: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from pcapdiag.packets.distinct import first_equal, firsts_of
 Headers = npt.NDArray[np.void]
 """One header a row; the fields of its layout are read by name."""
 
-MAX_DEPTH = 4
+MAX_DEPTH = 8
 """So many tunnels are opened; what lies deeper stays payload."""
 
 TableT = TypeVar("TableT", bound=Table)
@@ -34,6 +34,17 @@ class Layer(IntEnum):
     PPPOE = 6
     MPLS = 7
     LLC = 8
+    ERSPAN_1 = 9
+    """A mirrored frame without a header of its own."""
+    ERSPAN_2 = 10
+    ERSPAN_3 = 11
+    NSH = 12
+    PBB = 13
+    """Provider backbone bridging: a service tag, then a whole frame."""
+    FABRICPATH = 14
+    MACSEC = 15
+    WLAN = 16
+    """IEEE 802.11."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +58,31 @@ class Cursor(Table):
     path: Annotated[I32, Col("the tunnels around it, as TunnelPaths numbers them")]
     outer_at: Annotated[I64, Col("where the outermost IP header begins; -1: none so far", "bytes")]
     depth: Annotated[U8, Col("tunnels opened so far")]
+
+    @property
+    def span(self) -> Span:
+        """Its three columns that say where."""
+        return Span(self.at, self.end, self.wire_end)
+
+
+class Span(NamedTuple):
+    """Where something begins, where its captured bytes end, and where it ends on the wire; one element per packet."""
+
+    at: I64
+    end: I64
+    wire_end: I64
+
+    def moved(self, at: I64) -> Span:
+        """The same ends, another beginning."""
+        return Span(at, self.end, self.wire_end)
+
+    def take(self, rows: Rows) -> Span:
+        """Those of some packets."""
+        return Span(self.at[rows], self.end[rows], self.wire_end[rows])
+
+
+Found = list[tuple[Layer, Cursor]]
+"""What a reader found behind its header."""
 
 
 class TunnelPaths:
@@ -116,6 +152,10 @@ class Batch:
         windows: Headers = np.ndarray((len(self.data) - size + 1,), f"V{size}", buffer=self.data, strides=(1,))
         return windows[at].view(layout)
 
+    def look(self, span: Span, layout: np.dtype[Any]) -> tuple[Bools, Headers]:
+        """The same as `peek`, where spans begin."""
+        return self.peek(span.at, span.end, layout)
+
     def peek(self, at: I64, end: I64, layout: np.dtype[Any]) -> tuple[Bools, Headers]:
         """Which headers lie before `end` as a whole, and all of them: zeros for those that do not."""
         whole = end - at >= layout.itemsize
@@ -124,6 +164,36 @@ class Batch:
         headers = np.zeros(len(at), layout)
         headers[whole] = self.gather(at[whole], layout)
         return whole, headers
+
+
+def moved(cursor: Cursor, at: I64) -> Cursor:
+    """The same frames with the next header elsewhere."""
+    return Cursor(
+        frame=cursor.frame, at=at, end=cursor.end, wire_end=cursor.wire_end, path=cursor.path, outer_at=cursor.outer_at, depth=cursor.depth
+    )
+
+
+def advanced(cursor: Cursor, size: int) -> Cursor:
+    """The same frames, `size` bytes further on."""
+    return moved(cursor, cursor.at + size)
+
+
+def shallow(batch: Batch, cursor: Cursor) -> Cursor:
+    """The rows around which another tunnel may be opened; the others are counted."""
+    return batch.keep(cursor, cursor.depth < MAX_DEPTH, Loss.TOO_DEEP)
+
+
+def entered(batch: Batch, cursor: Cursor, at: I64, label: str, numbers: npt.NDArray[np.integer[Any]] | None = None) -> Cursor:
+    """One tunnel further in, to the inner header at `at`."""
+    return Cursor(
+        frame=cursor.frame,
+        at=at,
+        end=cursor.end,
+        wire_end=cursor.wire_end,
+        path=batch.paths.push(cursor.path, label, numbers),
+        outer_at=cursor.outer_at,
+        depth=cursor.depth + np.uint8(1),
+    )
 
 
 def select(mask: Bools) -> Rows | slice:

@@ -42,6 +42,7 @@ class Quote(NamedTuple):
     seq: int
     ip_len: int
     ip_id: int
+    overhead_len: int = 0
 
 
 class _Quoted(NamedTuple):
@@ -65,6 +66,22 @@ def read_quotes(batch: Batch, packets: IpPackets, rows: Rows) -> Iterator[Quote]
         quote = _read_quote(batch.data[at:end].tobytes(), row, version)
         if quote is not None:
             yield quote
+
+
+def read_inner(batch: Batch, quote: Quote, inner: IpPackets, one: int) -> Quote:
+    """The same error about the packet inside the quoted one: row `one` of what the quote was decoded to."""
+    data = batch.data[inner.at[one] : inner.end[one]].tobytes()
+    addresses, proto = inner.addresses[one].tobytes(), int(inner.proto[one])
+    half = len(addresses) // 2
+    sport = dport = 0
+    seq = -1
+    if inner.frag_offset[one] == 0 and proto in {TCP, UDP} and len(data) >= _TRANSPORT.size:
+        sport, dport, number = _TRANSPORT.unpack_from(data)
+        seq = number if proto == TCP else -1
+    return quote._replace(
+        src=addresses[:half], dst=addresses[half:], proto=proto, sport=sport, dport=dport, seq=seq, ip_len=int(inner.ip_len[one]),
+        ip_id=int(inner.fragment_id[one]) & 0xFFFF, overhead_len=int(inner.header_at[one] - inner.outer_at[one]),
+    )  # fmt: skip
 
 
 def _read_quote(message: bytes, row: int, version: int) -> Quote | None:

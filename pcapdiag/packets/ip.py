@@ -9,9 +9,8 @@ import numpy as np
 
 from pcapdiag.columns import I32, I64, U8, U32, Bools, Col, Rows, Table
 from pcapdiag.losses import Loss
-from pcapdiag.packets.cursor import Batch, Cursor, Headers, Layer
+from pcapdiag.packets.cursor import Batch, Cursor, Found, Headers, Layer
 from pcapdiag.packets.distinct import Keys
-from pcapdiag.packets.link import Found
 
 _IPV4 = np.dtype(
     {

@@ -8,16 +8,21 @@ from typing import Final
 import numpy as np
 
 from pcapdiag.columns import I64, U8, Bools, Rows
-from pcapdiag.losses import Loss
-from pcapdiag.packets.cursor import Batch, Cursor, Layer, select
-from pcapdiag.packets.icmp import read_quotes
+from pcapdiag.losses import Loss, Losses
+from pcapdiag.packets.cursor import Batch, Cursor, Found, Layer, TunnelPaths, select
+from pcapdiag.packets.ethernet import read_backbone, read_ethernet, read_fabricpath, read_llc, read_macsec
+from pcapdiag.packets.gre import read_erspan_2, read_erspan_3, read_mirrored
+from pcapdiag.packets.icmp import HEADER_LEN as ICMP_HEADER_LEN
+from pcapdiag.packets.icmp import Quote, read_inner, read_quotes
 from pcapdiag.packets.ip import IpPackets, read_ip, read_ipv4, read_ipv6
-from pcapdiag.packets.link import Found, read_ethernet, read_llc, read_ppp
+from pcapdiag.packets.serial import read_ppp, read_pppoe
+from pcapdiag.packets.shim import read_mpls, read_nsh
 from pcapdiag.packets.table import ICMP, ICMPV6, TCP, UDP
 from pcapdiag.packets.tcp import HEADER_LEN as TCP_HEADER_LEN
 from pcapdiag.packets.tcp import fill_tcp, offset_fits
 from pcapdiag.packets.transport import Transports, fill_udp
-from pcapdiag.packets.tunnel import enter_tunnels, read_mpls, read_pppoe
+from pcapdiag.packets.tunnel import TUNNEL_PROTOCOLS, enter_tunnels
+from pcapdiag.packets.wlan import read_wlan
 
 LINK_LAYERS: Final[Mapping[Layer, Callable[[Batch, Cursor], Found]]] = {
     Layer.ETHERNET: read_ethernet,
@@ -25,6 +30,14 @@ LINK_LAYERS: Final[Mapping[Layer, Callable[[Batch, Cursor], Found]]] = {
     Layer.PPP: read_ppp,
     Layer.PPPOE: read_pppoe,
     Layer.MPLS: read_mpls,
+    Layer.NSH: read_nsh,
+    Layer.PBB: read_backbone,
+    Layer.FABRICPATH: read_fabricpath,
+    Layer.MACSEC: read_macsec,
+    Layer.WLAN: read_wlan,
+    Layer.ERSPAN_1: read_mirrored,
+    Layer.ERSPAN_2: read_erspan_2,
+    Layer.ERSPAN_3: read_erspan_3,
     Layer.IP: read_ip,
 }
 IP_LAYERS: Final[Mapping[Layer, Callable[[Batch, Cursor], IpPackets]]] = {Layer.IPV4: read_ipv4, Layer.IPV6: read_ipv6}
@@ -108,4 +121,24 @@ def _fill_icmp(batch: Batch, packets: IpPackets, rows: Rows | slice, to: Transpo
     to.payload_at[rows] = at
     to.payload_len[rows] = packets.ip_end[rows] - at
     to.payload_captured[rows] = packets.end[rows] - at
-    to.quotes.extend(read_quotes(batch, packets, np.arange(len(packets))[rows]))
+    to.quotes.extend(_innermost(batch, packets, list(read_quotes(batch, packets, np.arange(len(packets))[rows]))))
+
+
+def _innermost(batch: Batch, packets: IpPackets, quotes: list[Quote]) -> list[Quote]:
+    """The quotes, about the packets inside tunnels where they show them."""
+    wrapped = [quote for quote in quotes if quote.proto in TUNNEL_PROTOCOLS]
+    if not wrapped:
+        return quotes
+    rows = np.array([quote.row for quote in wrapped])
+    at, end, count = packets.at[rows] + ICMP_HEADER_LEN, packets.end[rows], len(rows)
+    cursor = Cursor(
+        frame=np.arange(count), at=at, end=end, wire_end=np.maximum(end, at + [quote.ip_len for quote in wrapped]),
+        path=np.zeros(count, np.int32), outer_at=np.full(count, -1), depth=np.zeros(count, np.uint8),
+    )  # fmt: skip
+    found = {quote.row: quote for quote in quotes}
+    apart = Batch(batch.data, batch.capture, Losses(), TunnelPaths(), count)  # a quote is no frame: what it lacks is no loss
+    for inner in read_layers(apart, [(Layer.IPV4 if packets.version == 4 else Layer.IPV6, cursor)]):
+        for one in np.flatnonzero(inner.depth > 0).tolist():
+            quote = wrapped[int(inner.frame[one])]
+            found[quote.row] = read_inner(batch, quote, inner, one)
+    return [found[quote.row] for quote in quotes]

@@ -1,56 +1,49 @@
-"""Link-layer headers: Ethernet with its tags, LLC, Linux cooked captures, loopback, raw IP, PPP.
-
-Each reader takes frames (or what a tunnel holds) to their network headers, and counts those that have none.
-"""
+"""From the link layer of each frame to its first header: Linux cooked captures, loopback, and what else tcpdump writes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pcapdiag.capture.frames import Frames
-from pcapdiag.columns import I32, I64, U16, Bools
+from pcapdiag.columns import I64
 from pcapdiag.losses import Loss
-from pcapdiag.packets.cursor import Batch, Cursor, Layer, mixed, select
+from pcapdiag.packets.cursor import Batch, Cursor, Found, Layer, advanced, mixed, moved, select
+from pcapdiag.packets.ethernet import read_ether_type, read_ethernet, read_switch_tagged
+from pcapdiag.packets.firewall import AF_INET, AF_INET6, read_enc, read_nflog, read_pflog
+from pcapdiag.packets.serial import (
+    read_atm,
+    read_chdlc,
+    read_chdlc_directed,
+    read_frame_relay,
+    read_ppp_directed,
+    read_ppp_serial,
+    read_sun_atm,
+    split,
+)
+from pcapdiag.packets.wlan import read_prism, read_radiotap, read_wlan
 
-Found = list[tuple[Layer, Cursor]]
-"""What a reader found behind its header."""
-
-Types = npt.NDArray[np.integer[Any]]
-
-IPV4_TYPE, IPV6_TYPE, ARP_TYPE, RARP_TYPE, LLDP_TYPE = 0x0800, 0x86DD, 0x0806, 0x8035, 0x88CC
-MPLS_TYPES: Final = (0x8847, 0x8848)
-PPPOE_TYPE = 0x8864
-VLAN_TYPES: Final = (0x8100, 0x88A8, 0x9100)  # IEEE 802.1Q, 802.1ad, and what came before it
-# The values of a type field that mean IEEE 802.2: lengths in Ethernet, ETH_P_802_2 in cooked captures, none behind SNAP.
-_ETHERNET_LLC, _COOKED_LLC, _NO_LLC = range(1501), range(4, 5), range(0)
-
-_MAX_TAGS = 8
+_COOKED_LLC = range(4, 5)  # ETH_P_802_2, the value of a type field that means IEEE 802.2 in cooked captures
+_ARPHRD_NETLINK, _ARPHRD_RADIOTAP, _ARPHRD_FRAME_RELAY = 824, 803, 770
 _MAX_FRAME_LEN = 0x7FFF_FFFF  # a hostile record may claim more, and column types end here
-_TYPE_LAYERS: Final = {IPV4_TYPE: Layer.IPV4, IPV6_TYPE: Layer.IPV6, PPPOE_TYPE: Layer.PPPOE} | dict.fromkeys(MPLS_TYPES, Layer.MPLS)
-_TYPE_LOSSES: Final = {ARP_TYPE: Loss.ARP, RARP_TYPE: Loss.ARP, LLDP_TYPE: Loss.LLDP}
-_PPP_LAYERS: Final = {0x0021: Layer.IPV4, 0x0057: Layer.IPV6, 0x0281: Layer.MPLS}
+# Linux packet types (if_packet.h): host, broadcast and multicast were received, 3 was for somebody else.
+_DIRECTIONS: Final = np.array([0, 0, 0, -1, 1, -1], np.int8)
 
-_ETHERNET = np.dtype({"names": ["dst_src", "src", "type"], "formats": ["<u8", "<u4", ">u2"], "offsets": [0, 8, 12], "itemsize": 14})
-_TAG = np.dtype([("control", ">u2"), ("type", ">u2")])
-_LLC = np.dtype([("saps", ">u2"), ("control", "u1")])
-_SNAP = np.dtype([("saps", ">u2"), ("control_oui", ">u4"), ("type", ">u2")])
 _SLL = np.dtype([("packet_type", ">u2"), ("hardware", ">u2"), ("address_len", ">u2"), ("address", "<u8"), ("type", ">u2")])
 _SLL2 = np.dtype(
     [("type", ">u2"), ("unused", ">u2"), ("interface", ">u4"), ("hardware", ">u2"), ("packet_type", "u1"), ("address_len", "u1"),
      ("address", "<u8")]
 )  # fmt: skip
 _FAMILY = np.dtype([("little", "<u4")])
-_PPP = np.dtype([("first", "u1"), ("second", "u1")])
-_CHDLC = np.dtype([("address_control", ">u2"), ("type", ">u2")])
-
-_AF_INET, _AF_INET6 = 2, (10, 24, 28, 30)  # Linux, NetBSD/OpenBSD, FreeBSD, Darwin
-_ARPHRD_NETLINK = 824
-# Linux packet types (if_packet.h): host, broadcast and multicast were received, 3 was for somebody else.
-_DIRECTIONS: Final = np.array([0, 0, 0, -1, 1, -1], np.int8)
+_PPI = np.dtype([("version", "u1"), ("flags", "u1"), ("length", "<u2"), ("link_type", "<u4")])
+_PKTAP = np.dtype([("length", "<u4"), ("record", "<u4"), ("link_type", "<u4")])
+_NETWORK_LEN, _FDDI_LEN, _MPACKET_LEN, _NETANALYZER_LEN, _IPNET_LEN = 16, 13, 8, 4, 24
+_TOKEN_RING_LEN = 14
+_INFINIBAND_LEN, _SLIP_LEN = 44, 16
+_IPNET_INET, _IPNET_INET6 = 2, 26
 
 
 def enter_frames(batch: Batch, frames: Frames) -> Found:
@@ -68,15 +61,7 @@ def enter_frames(batch: Batch, frames: Frames) -> Found:
         depth=np.zeros(count, np.uint8),
     )
     cursor = batch.keep(cursor, captured > 0, Loss.EMPTY_FRAME)
-    link_types = frames.link_type[cursor.frame]
-    found: Found = []
-    for link_type in np.unique(link_types).tolist():
-        some = cursor.take(select(link_types == link_type))
-        reader = LINK_TYPES.get(link_type)
-        if reader is None:
-            batch.lose(Loss.LINK_TYPE, link_types == link_type)
-        else:
-            found += reader(batch, some)
+    found = _read_links(batch, cursor, frames.link_type[cursor.frame].astype(np.int64), LINK_TYPES)
     inbound = frames.flags & 3
     unsaid = batch.direction < 0
     batch.direction[unsaid & (inbound == 1)] = 0
@@ -84,95 +69,28 @@ def enter_frames(batch: Batch, frames: Frames) -> Found:
     return found
 
 
-def read_ethernet(batch: Batch, cursor: Cursor) -> Found:
-    """Ethernet II with its tags, and IEEE 802.3."""
-    cursor = batch.keep_whole(cursor, _ETHERNET.itemsize, Loss.TRUNCATED_LINK)
-    header = batch.gather(cursor.at, _ETHERNET)
-    bare = select(cursor.depth == 0)
-    frame = cursor.frame[bare]
-    both, rest = header["dst_src"][bare], header["src"][bare]
-    batch.link_hash[frame] = mixed(both, rest)
-    batch.src_link_hash[frame] = mixed(both >> np.uint64(48), rest)
-    return read_ether_type(batch, _advanced(cursor, _ETHERNET.itemsize), header["type"].astype(np.uint16), _ETHERNET_LLC)
-
-
-def read_ether_type(batch: Batch, cursor: Cursor, ether_type: U16, llc: range = _NO_LLC) -> Found:
-    """What an EtherType says lies at the cursor, behind VLAN tags if there are any."""
-    if (ether_type == IPV4_TYPE).all():
-        return [(Layer.IPV4, cursor)]
-    cursor, ether_type = _read_tags(batch, cursor, ether_type)
+def _read_links(batch: Batch, cursor: Cursor, link_type: I64, readers: Mapping[int, Reader]) -> Found:
     found: Found = []
-    rest = np.ones(len(cursor), np.bool_)
-    for value, layer in _TYPE_LAYERS.items():
-        these = ether_type == value
-        if these.any():
-            found.append((layer, cursor.take(these)))
-            rest &= ~these
-    for value, loss in _TYPE_LOSSES.items():
-        these = ether_type == value
-        batch.lose(loss, these)
-        rest &= ~these
-    if not rest.any():
-        return found
-    these = (ether_type >= llc.start) & (ether_type < llc.stop)
-    found.append((Layer.LLC, cursor.take(these)))
-    batch.lose(Loss.ETHERTYPE, rest & ~these)
+    for number in np.unique(link_type).tolist():
+        these = link_type == number
+        reader = readers.get(number)
+        if reader is None:
+            batch.lose(Loss.LINK_TYPE, these)
+        else:
+            found += reader(batch, cursor.take(select(these)))
     return found
-
-
-def _read_tags(batch: Batch, cursor: Cursor, ether_type: U16) -> tuple[Cursor, U16]:
-    """Steps over VLAN tags; a tag of VLAN 0 only carries a priority and is no part of the path."""
-    for _ in range(_MAX_TAGS):
-        tagged = np.isin(ether_type, VLAN_TYPES)
-        if not tagged.any():
-            break
-        good = ~tagged | (cursor.end - cursor.at >= _TAG.itemsize)
-        cursor, ether_type, tagged = batch.keep(cursor, good, Loss.TRUNCATED_LINK), ether_type[good], tagged[good]
-        tag = batch.gather(cursor.at[tagged], _TAG)
-        vlan = (tag["control"] & 0x0FFF).astype(np.int64)
-        at, path, ether_type = cursor.at.copy(), cursor.path.copy(), ether_type.copy()
-        at[tagged] += _TAG.itemsize
-        ether_type[tagged] = tag["type"]
-        rows = np.flatnonzero(tagged)[vlan > 0]
-        path[rows] = batch.paths.push(path[rows], "vlan", vlan[vlan > 0])
-        cursor = _moved(cursor, at, path)
-        bare = cursor.depth[tagged] == 0
-        frame = cursor.frame[tagged][bare]
-        batch.link_hash[frame] = mixed(batch.link_hash[frame], vlan[bare])
-    return cursor, ether_type
-
-
-def read_llc(batch: Batch, cursor: Cursor) -> Found:
-    """IEEE 802.2: SNAP with an EtherType, plain IP (SAP 6), spanning tree; the rest is counted."""
-    cursor = batch.keep_whole(cursor, _LLC.itemsize, Loss.TRUNCATED_LINK)
-    header = batch.gather(cursor.at, _LLC)
-    saps, unnumbered = header["saps"], header["control"] == 0x03
-    snap, plain_ip = (saps == 0xAAAA) & unnumbered, (saps == 0x0606) & unnumbered
-    stp = saps == 0x4242
-    batch.lose(Loss.STP, stp)
-    batch.lose(Loss.LLC, ~(snap | plain_ip | stp))
-    found: Found = [(Layer.IPV4, _advanced(cursor.take(plain_ip), _LLC.itemsize))]
-    cursor = batch.keep_whole(cursor.take(snap), _SNAP.itemsize, Loss.TRUNCATED_LINK)
-    header = batch.gather(cursor.at, _SNAP)
-    oui, ether_type = header["control_oui"] & 0xFFFFFF, header["type"].astype(np.uint16)
-    encapsulated = (oui == 0) | (oui == 0x0000F8)  # RFC 1042, and bridges that translate (IEEE 802.1H)
-    pvst = (oui == 0x00000C) & (ether_type == 0x010B)  # spanning tree per VLAN
-    batch.lose(Loss.STP, pvst)
-    batch.lose(Loss.LLC, ~(encapsulated | pvst))
-    cursor = _advanced(cursor.take(encapsulated), _SNAP.itemsize)
-    return found + read_ether_type(batch, cursor, ether_type[encapsulated])
 
 
 def _read_sll(batch: Batch, cursor: Cursor) -> Found:
     cursor = batch.keep_whole(cursor, _SLL.itemsize, Loss.TRUNCATED_LINK)
     header = batch.gather(cursor.at, _SLL)
-    return _read_cooked(batch, _advanced(cursor, _SLL.itemsize), header, np.zeros(len(cursor), np.int64))
+    return _read_cooked(batch, advanced(cursor, _SLL.itemsize), header, np.zeros(len(cursor), np.int64))
 
 
 def _read_sll2(batch: Batch, cursor: Cursor) -> Found:
     cursor = batch.keep_whole(cursor, _SLL2.itemsize, Loss.TRUNCATED_LINK)
     header = batch.gather(cursor.at, _SLL2)
-    return _read_cooked(batch, _advanced(cursor, _SLL2.itemsize), header, header["interface"].astype(np.int64))
+    return _read_cooked(batch, advanced(cursor, _SLL2.itemsize), header, header["interface"].astype(np.int64))
 
 
 def _read_cooked(batch: Batch, cursor: Cursor, header: npt.NDArray[np.void], interface: I64) -> Found:
@@ -183,9 +101,14 @@ def _read_cooked(batch: Batch, cursor: Cursor, header: npt.NDArray[np.void], int
     known = header["address_len"] > 0
     batch.src_link_hash[frame] = np.where(known, mixed(address), 0)
     batch.link_hash[frame] = np.where(known | (interface > 0), mixed(address * known, interface), 0)
-    network = header["hardware"] != _ARPHRD_NETLINK
-    cursor = batch.keep(cursor, network, Loss.LINK_NO_IP)
-    return read_ether_type(batch, cursor, header["type"][network].astype(np.uint16), _COOKED_LLC)
+    hardware = header["hardware"]
+    if not np.isin(hardware, (_ARPHRD_NETLINK, _ARPHRD_RADIOTAP, _ARPHRD_FRAME_RELAY)).any():
+        return read_ether_type(batch, cursor, header["type"].astype(np.uint16), _COOKED_LLC)
+    radio, relay = hardware == _ARPHRD_RADIOTAP, hardware == _ARPHRD_FRAME_RELAY
+    batch.lose(Loss.LINK_NO_IP, hardware == _ARPHRD_NETLINK)
+    rest = ~(radio | relay | (hardware == _ARPHRD_NETLINK))
+    found = read_radiotap(batch, cursor.take(radio)) + read_frame_relay(batch, cursor.take(relay))
+    return found + read_ether_type(batch, cursor.take(rest), header["type"][rest].astype(np.uint16), _COOKED_LLC)
 
 
 def _read_loopback(batch: Batch, cursor: Cursor) -> Found:
@@ -193,67 +116,126 @@ def _read_loopback(batch: Batch, cursor: Cursor) -> Found:
     cursor = batch.keep_whole(cursor, _FAMILY.itemsize, Loss.TRUNCATED_LINK)
     little = batch.gather(cursor.at, _FAMILY)["little"]
     family = np.where(little > 0xFFFF, little.byteswap(), little)
-    return _split(batch, _advanced(cursor, _FAMILY.itemsize), family, {_AF_INET: Layer.IPV4} | dict.fromkeys(_AF_INET6, Layer.IPV6))
+    return split(batch, advanced(cursor, _FAMILY.itemsize), family, {AF_INET: Layer.IPV4} | dict.fromkeys(AF_INET6, Layer.IPV6))
 
 
-def read_ppp(batch: Batch, cursor: Cursor) -> Found:
-    """PPP, with or without address and control bytes, its protocol field in two bytes or one (RFC 1661, RFC 1662)."""
-    cursor = batch.keep_whole(cursor, _PPP.itemsize, Loss.TRUNCATED_LINK)
-    header = batch.gather(cursor.at, _PPP)
-    framed = (header["first"] == 0xFF) & (header["second"] == 0x03)
-    cursor = _moved(cursor, cursor.at + 2 * framed, cursor.path)
-    cursor = batch.keep_whole(cursor, _PPP.itemsize, Loss.TRUNCATED_LINK)
-    header = batch.gather(cursor.at, _PPP)
-    short = header["first"] & 1 == 1
-    protocol = np.where(short, header["first"], header["first"].astype(np.uint16) << 8 | header["second"])
-    return _split(batch, _moved(cursor, cursor.at + np.where(short, 1, 2), cursor.path), protocol, _PPP_LAYERS)
+def _read_ipnet(batch: Batch, cursor: Cursor) -> Found:
+    """Solaris' own copies of packets: a version, an address family, zones and interfaces."""
+    cursor = batch.keep_whole(cursor, _IPNET_LEN, Loss.TRUNCATED_LINK)
+    family = batch.data[cursor.at + 1]
+    return split(batch, advanced(cursor, _IPNET_LEN), family, {_IPNET_INET: Layer.IPV4, _IPNET_INET6: Layer.IPV6})
 
 
-def _read_chdlc(batch: Batch, cursor: Cursor) -> Found:
-    cursor = batch.keep_whole(cursor, _CHDLC.itemsize, Loss.TRUNCATED_LINK)
-    return read_ether_type(batch, _advanced(cursor, _CHDLC.itemsize), batch.gather(cursor.at, _CHDLC)["type"].astype(np.uint16))
+def _read_infiniband(batch: Batch, cursor: Cursor) -> Found:
+    """IP over InfiniBand: routing header, EtherType and two unused bytes."""
+    cursor = batch.keep_whole(cursor, _INFINIBAND_LEN, Loss.TRUNCATED_LINK)
+    ether_type = batch.gather(cursor.at + (_INFINIBAND_LEN - 4), np.dtype([("type", ">u2")]))["type"]
+    return read_ether_type(batch, advanced(cursor, _INFINIBAND_LEN), ether_type.astype(np.uint16))
 
 
-def _split(batch: Batch, cursor: Cursor, value: Types, layers: Mapping[int, Layer]) -> Found:
-    rest: Bools = np.ones(len(cursor), np.bool_)
-    found: Found = []
-    for number, layer in layers.items():
-        these = value == number
-        if these.any():
-            found.append((layer, cursor.take(these)))
-            rest &= ~these
-    batch.lose(Loss.LINK_NO_IP, rest)
-    return found
+def _read_slip(batch: Batch, cursor: Cursor) -> Found:
+    """SLIP: a byte of direction and what header compression left, then IP (RFC 1055)."""
+    cursor = batch.keep_whole(cursor, _SLIP_LEN, Loss.TRUNCATED_LINK)
+    batch.direction[cursor.frame] = batch.data[cursor.at] & 1
+    return [(Layer.IP, advanced(cursor, _SLIP_LEN))]
 
 
-def _moved(cursor: Cursor, at: I64, path: I32) -> Cursor:
-    return Cursor(
-        frame=cursor.frame, at=at, end=cursor.end, wire_end=cursor.wire_end, path=path, outer_at=cursor.outer_at, depth=cursor.depth
-    )
+def _read_fddi(batch: Batch, cursor: Cursor) -> Found:
+    cursor = batch.keep_whole(cursor, _FDDI_LEN, Loss.TRUNCATED_LINK)
+    carries = batch.data[cursor.at] & 0xF0 == 0x50  # asynchronous frames of IEEE 802.2
+    return [(Layer.LLC, advanced(batch.keep(cursor, carries, Loss.LINK_NO_IP), _FDDI_LEN))]
 
 
-def _advanced(cursor: Cursor, size: int) -> Cursor:
-    return _moved(cursor, cursor.at + size, cursor.path)
+def _read_token_ring(batch: Batch, cursor: Cursor) -> Found:
+    """IEEE 802.5; the first bit of the source address says that a route lies behind it."""
+    cursor = batch.keep_whole(cursor, _TOKEN_RING_LEN, Loss.TRUNCATED_LINK)
+    cursor = batch.keep(cursor, batch.data[cursor.at + 1] & 0xC0 == 0x40, Loss.LINK_NO_IP)
+    routed = batch.data[cursor.at + 8] & 0x80 != 0
+    route_len = batch.data[np.minimum(cursor.at + _TOKEN_RING_LEN, cursor.end - 1)].astype(np.int64) & 0x1F
+    return [(Layer.LLC, moved(cursor, cursor.at + _TOKEN_RING_LEN + route_len * routed))]
 
 
-def _starts_with(layer: Layer) -> Callable[[Batch, Cursor], Found]:
+def _read_ppi(batch: Batch, cursor: Cursor) -> Found:
+    """Per-packet information of wireless tools: lengths, then a frame of the link type it names."""
+    cursor = batch.keep_whole(cursor, _PPI.itemsize, Loss.TRUNCATED_LINK)
+    header = batch.gather(cursor.at, _PPI)
+    return _read_named(batch, cursor, header["length"].astype(np.int64), header["link_type"].astype(np.int64), _PPI.itemsize)
+
+
+def _read_pktap(batch: Batch, cursor: Cursor) -> Found:
+    """Darwin's packet tap: its header names interface, process and link type."""
+    cursor = batch.keep_whole(cursor, _PKTAP.itemsize, Loss.TRUNCATED_LINK)
+    header = batch.gather(cursor.at, _PKTAP)
+    return _read_named(batch, cursor, header["length"].astype(np.int64), header["link_type"].astype(np.int64), _PKTAP.itemsize)
+
+
+def _read_named(batch: Batch, cursor: Cursor, size: I64, link_type: I64, least: int) -> Found:
+    """Frames of a link type named by a header of `size` bytes; headers do not nest."""
+    good = size >= least
+    cursor, size, link_type = batch.keep(cursor, good, Loss.LINK_NO_IP), size[good], link_type[good]
+    whole = cursor.end - cursor.at > size
+    cursor = batch.keep(cursor, whole, Loss.TRUNCATED_LINK)
+    return _read_links(batch, moved(cursor, cursor.at + size[whole]), link_type[whole], _PLAIN_LINK_TYPES)
+
+
+Reader = Callable[[Batch, Cursor], Found]
+
+
+def _behind(size: int, layer: Layer) -> Reader:
+    """A header of fixed length that says nothing we need."""
+    return lambda batch, cursor: [(layer, advanced(batch.keep_whole(cursor, size, Loss.TRUNCATED_LINK), size))]
+
+
+def _switch(size: int) -> Reader:
+    return lambda batch, cursor: read_switch_tagged(batch, cursor, size)
+
+
+def _starts_with(layer: Layer) -> Reader:
     return lambda _batch, cursor: [(layer, cursor)]
 
 
-LINK_TYPES: Final[Mapping[int, Callable[[Batch, Cursor], Found]]] = {
+_PLAIN_LINK_TYPES: Final[Mapping[int, Reader]] = {
     0: _read_loopback,
     1: read_ethernet,
-    9: read_ppp,
+    6: _read_token_ring,
+    8: _read_slip,
+    9: read_ppp_serial,
+    10: _read_fddi,
     12: _starts_with(Layer.IP),
     14: _starts_with(Layer.IP),
-    50: read_ppp,
+    50: read_ppp_serial,
     51: _starts_with(Layer.PPPOE),
+    100: read_atm,
     101: _starts_with(Layer.IP),
-    104: _read_chdlc,
+    104: read_chdlc,
+    105: read_wlan,
+    106: read_atm,
+    107: read_frame_relay,
     108: _read_loopback,
+    109: read_enc,
     113: _read_sll,
+    117: read_pflog,
+    119: read_prism,
+    122: _behind(_NETWORK_LEN, Layer.LLC),
+    123: read_sun_atm,
+    127: read_radiotap,
+    163: read_prism,
+    166: read_ppp_directed,
+    204: read_ppp_directed,
+    205: read_chdlc_directed,
+    226: _read_ipnet,
     228: _starts_with(Layer.IPV4),
     229: _starts_with(Layer.IPV6),
+    239: read_nflog,
+    240: _behind(_NETANALYZER_LEN, Layer.ETHERNET),
+    241: _behind(_NETANALYZER_LEN + _MPACKET_LEN, Layer.ETHERNET),
+    242: _read_infiniband,
+    274: _behind(_MPACKET_LEN, Layer.ETHERNET),
     276: _read_sll2,
+    281: _switch(4),
+    282: _behind(4, Layer.ETHERNET),
+    284: _switch(4),
+    285: _switch(8),
 }
+LINK_TYPES: Final[Mapping[int, Reader]] = {**_PLAIN_LINK_TYPES, 192: _read_ppi, 258: _read_pktap}
 """LINKTYPE_ values (tcpdump.org/linktypes.html) and the readers of their frames."""

@@ -18,6 +18,17 @@ FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
 """TCP flags (RFC 9293 section 3.1, RFC 3168)."""
 
 
+def address_text(packed: bytes) -> str:
+    """An address of 4 or 16 bytes as people write it."""
+    return str(ipaddress.ip_address(packed))
+
+
+def endpoint_text(packed: bytes, port: int) -> str:
+    """address:port, IPv6 in brackets."""
+    address = address_text(packed)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Addresses:
     """The distinct IP addresses of a trace: 4 or 16 bytes each; a row's `src` is an index into them."""
@@ -26,12 +37,11 @@ class Addresses:
 
     def text(self, index: int) -> str:
         """The address as people write it."""
-        return str(ipaddress.ip_address(self.packed[index]))
+        return address_text(self.packed[index])
 
     def endpoint(self, index: int, port: int) -> str:
         """address:port, IPv6 in brackets."""
-        address = self.text(index)
-        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        return endpoint_text(self.packed[index], port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +143,15 @@ class SackBlocks(Table):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IcmpErrors(Table):
-    """One row per ICMP or ICMPv6 error that quotes a packet (RFC 792, 4443)."""
+    """One row per ICMP or ICMPv6 error that quotes a packet (RFC 792, 4443).
+
+    The quoted packet is the innermost one that the quote still shows: of a tunnel's packet, the packet inside it.
+    """
 
     row: Annotated[I64, Col("row in Packets: the ICMP packet itself; its src is who sent the error")]
     type: Annotated[U8, Col("ICMP type")]
     code: Annotated[U8, Col("ICMP code")]
-    mtu: Annotated[I64, Col("next-hop MTU of a Packet Too Big; -1: not a PTB", "bytes")]
+    mtu: Annotated[I64, Col("next-hop MTU of a Packet Too Big, as reported; -1: not a PTB", "bytes")]
     src: Annotated[I32, Col("source of the quoted packet, index into addresses")]
     dst: Annotated[I32, Col("destination of the quoted packet, index into addresses")]
     proto: Annotated[U8, Col("protocol of the quoted packet")]
@@ -147,6 +160,7 @@ class IcmpErrors(Table):
     seq: Annotated[I64, Col("TCP sequence number of the quoted packet; -1: not quoted")]
     ip_len: Annotated[I32, Col("length of the quoted packet on the wire", "bytes")]
     ip_id: Annotated[U16, Col("IPv4 identification of the quoted packet")]
+    overhead_len: Annotated[I32, Col("tunnel headers before it in the quote: within the reported MTU it has so much less", "bytes")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

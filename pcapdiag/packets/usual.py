@@ -58,22 +58,25 @@ def read_usual(batch: Batch, frames: Frames) -> tuple[Usual, Rows] | None:
     count = len(frames)
     if not count or int(frames.link_type.max()) != _ETHERNET_LINK_TYPE or int(frames.link_type.min()) != _ETHERNET_LINK_TYPE:
         return None
-    captured = frames.captured.astype(np.int64)
-    within = frames.data_at + _HEADERS.itemsize <= len(batch.data)
-    header = batch.gather(frames.data_at[select(within)], _HEADERS)
-    good = _usual(header, captured[select(within)])
+    possible = (frames.captured >= _ETHERNET_LEN + _IP_LEN + _TCP_LEN) & (frames.data_at + _HEADERS.itemsize <= len(batch.data))
+    if int(np.count_nonzero(possible)) < _WORTH * count:
+        return None
+    header = batch.gather(frames.data_at[select(possible)], _HEADERS)
+    good = _usual(header, frames.captured[select(possible)].astype(np.int64))
     if int(np.count_nonzero(good)) < _WORTH * count:
         return None
-    if within.all() and good.all():
+    if possible.all() and good.all():
         rows = np.arange(count)
         rest = rows[:0]
     else:
         chosen = np.zeros(count, np.bool_)
-        chosen[within] = good
+        chosen[possible] = good
         rows, rest = np.flatnonzero(chosen), np.flatnonzero(~chosen)
         header = header.view(f"V{_HEADERS.itemsize}")[good].view(_HEADERS)  # opaque bytes are copied many times faster
     _note_links(batch, frames, header, rows)
-    return Usual(rows, np.ascontiguousarray(header["addresses"]), _columns(header, frames.data_at[rows], captured[rows])), rest
+    return Usual(
+        rows, np.ascontiguousarray(header["addresses"]), _columns(header, frames.data_at[rows], frames.captured[rows].astype(np.int64))
+    ), rest
 
 
 def _usual(header: Headers, captured: I64) -> Bools:

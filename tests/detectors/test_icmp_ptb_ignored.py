@@ -9,6 +9,7 @@ import pytest
 
 from pcapdiag.detectors.icmp_ptb_ignored import DETECTOR
 from tests.detectors.opinion import conclusions, of_cuts
+from tests.detectors.wrapping import Wrapped
 from tests.wire import Wire
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1400\r\n\r\n"
@@ -55,6 +56,16 @@ def test_smaller_resends_are_quiet() -> None:
     wire = Wire(vantage="server").handshake().send(ASK).reply(ANSWER, lose="after").icmp_ptb(1400, quoting="server")
     wire.resend(0, 1300, by="server", lose="after").wait(ms=200).resend(0, 1300, by="server").resend(1300, len(ANSWER), by="server")
     assert conclusions(DETECTOR, wire.trace()) == []
+
+
+def test_in_a_tunnel_it_says_where_the_mtu_comes_from() -> None:
+    (found,) = conclusions(DETECTOR, Wrapped(deaf(mtu=1_450)).trace())
+    assert "reported an MTU of 1450 (path MTU 1,500 less 50 bytes VXLAN, for the inner packets), yet" in found.summary
+
+
+def test_in_a_tunnel_another_mtu_is_not_explained_by_it() -> None:
+    (found,) = conclusions(DETECTOR, Wrapped(deaf(mtu=1_430)).trace())
+    assert "reported an MTU of 1430, yet" in found.summary
 
 
 def test_a_cut_capture_raises_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import pytest
 
 from pcapdiag.detectors import pmtu_black_hole
 from pcapdiag.detectors.pmtu_black_hole import DETECTOR, LIMITS
+from pcapdiag.flows.enclosure import Enclosure
 from pcapdiag.flows.oversize import find_oversize
 from pcapdiag.pipeline import load
 from pcapdiag.stalls.sign import OfFlow
 from tests.detectors.opinion import LAB, diagnosed, of_cuts
+from tests.detectors.wrapping import Wrapped, in_vxlan, mirrored
+from tests.frame_bytes import ether, ipv4
 from tests.wire import Merged, Wire, merge
 from tests.wire_line import Lose, Side, Vantage
 
@@ -207,6 +211,45 @@ def test_missing_packets_in_the_capture_alone_stay_quiet() -> None:
 @pytest.mark.parametrize("towards", ["client", "server"])
 def test_a_cut_capture_raises_nothing(vantage: Vantage, towards: Side, tmp_path: Path) -> None:
     assert len(of_cuts(DETECTOR, hole(vantage, towards), tmp_path, pieces=12)) > 10
+
+
+@pytest.mark.parametrize("vantage", ["client", "server"])
+def test_in_a_tunnel_it_says_what_the_tunnel_leaves(vantage: Vantage) -> None:
+    (found,) = diagnosed(DETECTOR, Wrapped(hole(vantage)).trace())
+    assert "They travel in VXLAN, and this fits: path MTU 1,500 less 50 bytes VXLAN = 1,450 for the inner packets." in found.summary
+    assert (found.details["tunnel"], found.details["overhead_len"], found.details["outer_path_mtu"]) == ("VXLAN", 50, 1_500)
+    assert found.details["candidates"] == ["1450 (1,500 less 50 bytes VXLAN)"]
+    assert found.details["path_mtu_high"] == 1_499, "the bracket is that of the inner packets"
+    assert found.remedy[0].endswith("mtu 1450 (1,500 less 50 bytes VXLAN)")
+    assert "1,550" in found.remedy[1]
+
+
+def test_without_a_tunnel_in_the_capture_it_guesses_as_before() -> None:
+    (found,) = diagnosed(DETECTOR, hole("server").trace())
+    assert "tunnel" not in found.details
+    assert (found.remedy, "VXLAN" in found.summary) == ((), False)
+
+
+def test_a_mirrored_capture_does_not_blame_the_mirror() -> None:
+    (found,) = diagnosed(DETECTOR, Wrapped(hole("server"), mirrored).trace())
+    assert "tunnel" not in found.details
+    assert "VXLAN" not in found.summary
+
+
+def test_a_report_to_the_tunnels_end_that_quotes_too_little_is_told() -> None:
+    quote = in_vxlan(b"\x02" + bytes(5) + b"\x02" + bytes(5) + b"\x08\x00" + bytes(60))[14:42]
+    report = ether(ipv4(struct.pack(">BBHHH", 3, 4, 0, 0, 1_480) + quote, 1, src="192.0.2.1", dst="192.0.2.20"))
+    told = Wire(vantage="server", start_ms=1_000).frame(report)
+    (found,) = diagnosed(DETECTOR, Wrapped(merge(hole("server"), told), keep=lambda frame: frame == report).trace())
+    assert "A Packet Too Big told the tunnel's end an MTU of 1,480, and nobody told the sender." in found.summary
+    assert (found.details["outer_path_mtu"], found.details["candidates"]) == (1_480, ["1430 (1,480 less 50 bytes VXLAN)"])
+
+
+def test_no_usual_mtu_in_the_bracket_leaves_a_bracket() -> None:
+    tunnel = Enclosure("GRE", 24)
+    assert tunnel.outer_mtu(600, 700) is None
+    sentence = pmtu_black_hole._of_tunnel(tunnel, 600, 700, None)
+    assert sentence == " They travel in GRE, 24 bytes more: outside, the path MTU lies between 624 and 724 bytes."
 
 
 @pytest.mark.skipif(not LAB.exists(), reason="the labelled captures are not here")

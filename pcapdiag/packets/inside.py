@@ -1,0 +1,139 @@
+"""Whether bytes look like what a tunnel is said to carry: a port number alone proves no tunnel.
+
+What the capture cut off cannot be looked at, and counts as sane where the header before it left no doubt; where it
+did, `sure` asks for more: lengths that fit, addresses and types that make sense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+
+from pcapdiag.columns import U8, Bools
+from pcapdiag.packets.cursor import Batch, Layer, Span
+
+IPV4_TYPE, IPV6_TYPE, ARP_TYPE, RARP_TYPE, LLDP_TYPE = 0x0800, 0x86DD, 0x0806, 0x8035, 0x88CC
+MPLS_TYPES: Final = (0x8847, 0x8848)
+PPPOE_TYPE, MACSEC_TYPE, PBB_TYPE, NSH_TYPE, FABRICPATH_TYPE = 0x8864, 0x88E5, 0x88E7, 0x894F, 0x8903
+VLAN_TYPES: Final = (0x8100, 0x88A8, 0x9100, 0x9200)  # IEEE 802.1Q, 802.1ad, and what came before it
+
+# Beside those above: loopback, PPPoE discovery, homeplug, EAPOL, LACP, profinet, PTP, CFM.
+_OTHER_TYPES: Final = (0x9000, 0x8863, 0x887B, 0x888E, 0x8809, 0x8892, 0x88F7, 0x8902)
+_PLAUSIBLE: Final = (
+    IPV4_TYPE, IPV6_TYPE, ARP_TYPE, RARP_TYPE, LLDP_TYPE, *MPLS_TYPES, PPPOE_TYPE, MACSEC_TYPE, PBB_TYPE, NSH_TYPE,
+    *VLAN_TYPES, *_OTHER_TYPES,
+)  # fmt: skip
+# IPv4, IPv6, MPLS, their and PPP's own control protocols, compressed and encrypted frames (RFC 1661 section 2, IANA).
+_PPP_PROTOCOLS: Final = (
+    0x0021, 0x0057, 0x0281, 0x003D, 0x0053, 0x00FB, 0x00FD, 0x8021, 0x8057, 0x8281, 0x8053, 0x80FB, 0x80FD, 0xC021, 0xC023, 0xC025, 0xC223,
+    0xC227,
+)  # fmt: skip
+_MAX_TAGS = 3
+
+_WORD = np.dtype([("value", ">u2")])
+_ETHERNET = np.dtype([("dst", "S6"), ("src_first", "u1"), ("src_rest", "S5"), ("type", ">u2")])
+_IPV4 = np.dtype([("version_ihl", "u1"), ("tos", "u1"), ("total_len", ">u2")])
+_IPV6 = np.dtype([("version_class_flow", ">u4"), ("payload_len", ">u2")])
+_ARP = np.dtype([("hardware", ">u2"), ("protocol", ">u2")])
+
+Look = Callable[[Batch, Span], Bools]
+"""Which of these places look sane."""
+
+
+def _first(batch: Batch, span: Span) -> U8:
+    """The first byte, where there is one."""
+    return batch.data[np.minimum(span.at, np.maximum(span.end - 1, 0))]
+
+
+def holds_ip(batch: Batch, span: Span) -> Bools:
+    """A version and header length there can be."""
+    first = _first(batch, span)
+    sane = (first >> 4 == 6) | ((first >> 4 == 4) & (first & 15 >= 5))
+    return np.where(span.at < span.end, sane, span.at < span.wire_end)
+
+
+def _of_version(version: int) -> Look:
+    def look(batch: Batch, span: Span) -> Bools:
+        sane: Bools = holds_ip(batch, span) & ((_first(batch, span) >> 4 == version) | (span.at >= span.end))
+        return sane
+
+    return look
+
+
+def surely_holds_ip(batch: Batch, span: Span) -> Bools:
+    """An IP header whose length field fits what is there."""
+    whole, four = batch.look(span, _IPV4)
+    total_len = four["total_len"].astype(np.int64)
+    ihl = four["version_ihl"] & 15
+    is_four = whole & (four["version_ihl"] >> 4 == 4) & (ihl >= 5) & (total_len >= 4 * ihl) & (span.at + total_len <= span.wire_end)
+    whole, six = batch.look(span, _IPV6)
+    is_six = whole & (six["version_class_flow"] >> 28 == 6) & (span.at + 40 + six["payload_len"].astype(np.int64) <= span.wire_end)
+    both: Bools = is_four | is_six
+    return both
+
+
+def holds_ethernet(batch: Batch, span: Span) -> Bools:
+    """A frame of one sender, of a type there is, whose IP header makes sense if it has one."""
+    whole, header = batch.look(span, _ETHERNET)
+    ether_type = header["type"].astype(np.int64)
+    inner = span.at + _ETHERNET.itemsize
+    one_sender = header["src_first"] & 1 == 0
+    known = np.isin(ether_type, _PLAUSIBLE) | (ether_type <= np.minimum(span.wire_end - inner, 1500))
+    is_ip = (ether_type == IPV4_TYPE) | (ether_type == IPV6_TYPE)
+    sane = one_sender & known & (~is_ip | holds_ip(batch, span.moved(inner)))
+    return np.where(whole, sane, span.wire_end - span.at >= _ETHERNET.itemsize)
+
+
+def surely_holds_ethernet(batch: Batch, span: Span) -> Bools:
+    """A captured Ethernet header, and behind it IP or ARP whose own fields fit."""
+    sane, header = batch.look(span, _ETHERNET)
+    sane = sane & (header["src_first"] & 1 == 0)
+    ether_type, inner = header["type"].astype(np.int64), span.at + _ETHERNET.itemsize
+    for _ in range(_MAX_TAGS):
+        tagged = sane & np.isin(ether_type, VLAN_TYPES)
+        if not tagged.any():
+            break
+        whole, header = batch.peek(inner + 2, span.end, _WORD)
+        ether_type = np.where(tagged & whole, header["value"], ether_type)
+        inner = inner + 4 * (tagged & whole)
+        sane &= ~tagged | whole
+    arp_whole, arp = batch.peek(inner, span.end, _ARP)
+    is_arp = (ether_type == ARP_TYPE) & arp_whole & (arp["hardware"] == 1) & (arp["protocol"] == IPV4_TYPE)
+    is_ip = ((ether_type == IPV4_TYPE) | (ether_type == IPV6_TYPE)) & surely_holds_ip(batch, span.moved(inner))
+    sure: Bools = sane & (is_arp | is_ip)
+    return sure
+
+
+def holds_ppp(batch: Batch, span: Span) -> Bools:
+    """A protocol field that PPP knows, behind address and control bytes or without them."""
+    whole, header = batch.look(span, _WORD)
+    framed = whole & (header["value"] == 0xFF03)
+    whole, header = batch.peek(span.at + 2 * framed, span.end, _WORD)
+    value = header["value"].astype(np.int64)
+    short = value >> 8
+    known = np.isin(value, _PPP_PROTOCOLS) | ((short & 1 == 1) & np.isin(short, _PPP_PROTOCOLS))
+    return np.where(whole, known, span.wire_end - span.at >= _WORD.itemsize)
+
+
+def holds_wlan(batch: Batch, span: Span) -> Bools:
+    """A data frame of the one version of IEEE 802.11 there is."""
+    return np.where(span.at < span.end, _first(batch, span) & 0x0F == 0x08, span.at < span.wire_end)
+
+
+_LOOKS: Final[Mapping[Layer, Look]] = {
+    Layer.IP: holds_ip,
+    Layer.IPV4: _of_version(4),
+    Layer.IPV6: _of_version(6),
+    Layer.ETHERNET: holds_ethernet,
+    Layer.ERSPAN_1: holds_ethernet,
+    Layer.PPP: holds_ppp,
+    Layer.WLAN: holds_wlan,
+}
+
+
+def holds(batch: Batch, layer: Layer, span: Span) -> Bools:
+    """Which of these places hold what `layer` says, as far as one can see."""
+    look = _LOOKS.get(layer)
+    return span.at < span.wire_end if look is None else look(batch, span)
