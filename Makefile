@@ -54,8 +54,12 @@ contracts: $(VENV)/.check ## Check that data flows one way (import-linter)
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(VENV)/.test tshark ## Time the TCP columns beside tshark on 300,000 packets
-	$(BIN)/python -m tests.bench.columns
+bench: $(VENV)/.test bench-tools ## Measure time and memory beside tshark and tcptrace (BENCH_ARGS=--marginal, --big, FILE)
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+.PHONY: agreement
+agreement: $(VENV)/.test tshark ## Compare TCP analysis with tshark packet by packet; rewrites the tables of docs/agreement.md
+	$(BIN)/python -m tests.agreement --write
 
 .PHONY: golden
 golden: $(VENV)/.test ## Rewrite the expected reports and the README's output; read the diff before it is committed
@@ -71,7 +75,7 @@ docs: $(VENV)/.run ## Write docs/columns.md and docs/detectors.md from the code
 
 .PHONY: clean
 clean: ## Remove the virtual environment and all caches
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .bench
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- what the targets above stand on; a stamp file saves a second installation -------------------------------------------------------
@@ -84,6 +88,20 @@ tshark:
 	  { $(APT) update -qq && $(APT) install -y -qq --no-install-recommends tshark; } >/dev/null 2>&1 && exit 0; \
 	fi; \
 	echo "tshark is not installed: the tests that compare with it will be skipped"
+
+.PHONY: bench-tools
+bench-tools:
+	@missing=; \
+	for tool in h2load:nghttp2-client nghttpd:nghttp2-server tcptrace:tcptrace tshark:tshark tcpdump:tcpdump ethtool:ethtool \
+	    ip:iproute2 nft:nftables sysctl:procps; do \
+	  command -v $${tool%:*} >/dev/null || missing="$$missing $${tool#*:}"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	if $(CAN_APT); then \
+	  echo "installing with apt:$$missing"; \
+	  { $(APT) update -qq && $(APT) install -y -qq --no-install-recommends $$missing; } >/dev/null 2>&1 && exit 0; \
+	fi; \
+	echo "not installed:$$missing; what needs it will be skipped"
 
 $(VENV)/bin/python:
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \

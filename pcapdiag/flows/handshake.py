@@ -47,7 +47,8 @@ def read_handshakes(packets: Packets, rows: Rows, direction: U8, begin: I64) -> 
     # Karn: with resent SYNs or SYN-ACKs the pairs are ambiguous.
     syn_count, syn_ack_count = _count(syn, begin), _count(syn_ack, begin)
     far = np.where((syn_count == 1) & (syn_ack_ns < NEVER) & (syn_ns < NEVER), syn_ack_ns - np.where(syn_ns < NEVER, syn_ns, 0), -1)
-    near = np.where((syn_ack_count == 1) & (ack_ns < NEVER), ack_ns - np.where(syn_ack_ns < NEVER, syn_ack_ns, 0), -1)
+    third = _answers(packets, rows, first_syn_ack, first_ack)
+    near = np.where((syn_ack_count == 1) & third, ack_ns - np.where(syn_ack_ns < NEVER, syn_ack_ns, 0), -1)
     client = _Options(packets, rows, first_syn)
     server = _Options(packets, rows, first_syn_ack)
     refused = (client.seen & ~client.sack) | (server.seen & ~server.sack)
@@ -66,6 +67,15 @@ def read_handshakes(packets: Packets, rows: Rows, direction: U8, begin: I64) -> 
         rst_ns=_time(ts_ns, rst_at),
         rst_direction=np.where(has_rst, direction[np.minimum(rst_at, len(rows) - 1)].astype(np.int8), -1).astype(np.int8),
     )  # fmt: skip
+
+
+def _answers(packets: Packets, rows: Rows, syn_ack: I64, ack: I64) -> Bools:
+    """Is the client's first ACK the one of the handshake, by its numbers (RFC 9293 section 3.5)? The capture may lack that one."""
+    known = (syn_ack < len(rows)) & (ack < len(rows))
+    one, other = (rows[np.minimum(at, len(rows) - 1)] for at in (syn_ack, ack))
+    covered = (packets.ack[other] - packets.seq[one] - np.uint32(1)).astype(np.int64)  # data in a SYN-ACK: RFC 7413
+    third: Bools = known & (packets.seq[other] == packets.ack[one]) & (covered <= packets.payload_len[one])
+    return third
 
 
 class _Options:

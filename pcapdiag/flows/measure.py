@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pcapdiag.columns import I32, I64, U8, U16, Bools
+from pcapdiag.columns import I32, I64, U8, U16, Bools, Rows
 from pcapdiag.flows.pieces import key
 from pcapdiag.flows.segmented import LOWEST, group_starts, last_index_where, running_max, shifted
 from pcapdiag.flows.sequence import Sequence
@@ -12,13 +12,19 @@ from pcapdiag.flows.table import Acks, Kind, Pieces
 from pcapdiag.packets.table import ACK, FIN, RST, SYN
 
 
-def rtt_samples(acks: Acks, pieces: Pieces, sequence: Sequence, segment_count: int) -> I64:
+def rtt_samples(acks: Acks, pieces: Pieces, sequence: Sequence, segment: Rows) -> I64:
     """RTT tap to receiver and back per row of Segments; -1 none (RFC 6298 section 3).
 
-    An ACK gives a sample when the last byte it covers was seen before it, in order, and no byte it newly covers was
-    seen twice (Karn) or came behind a hole.
+    An ACK gives a sample when the last byte it covers was seen before it, in order, and no byte it newly covers had
+    been seen twice (Karn) or came behind a hole.
+
+    Args:
+        acks: advances of the cumulative ACK.
+        pieces: first sights.
+        sequence: the packets, in fd order.
+        segment: rows in Segments, in fd order.
     """
-    samples = np.full(segment_count, -1, np.int64)
+    samples = np.full(len(segment), -1, np.int64)
     if not len(acks) or not len(pieces):
         return samples
     row = np.searchsorted(key(pieces.fd, pieces.start), key(acks.fd, acks.offset - 1), side="right") - 1
@@ -26,25 +32,35 @@ def rtt_samples(acks: Acks, pieces: Pieces, sequence: Sequence, segment_count: i
     row = np.maximum(row, 0)
     inside &= (pieces.fd[row] == acks.fd) & (acks.offset - 1 < pieces.stop[row]) & (pieces.in_order_ns[row] == pieces.ts_ns[row])
     inside &= pieces.ts_ns[row] <= acks.ts_ns
-    before = shifted(acks.offset, group_starts(acks.fd), 0)
-    inside &= ~_resent_within(sequence, acks.fd, before, acks.offset)
+    old = np.flatnonzero((sequence.kind == Kind.SEEN_AGAIN) | (sequence.kind == Kind.FILL))
+    inside &= ~resent_within(acks, sequence.fd[old], sequence.seq[old], sequence.stop[old], segment[old])
     samples[acks.segment[inside]] = (acks.ts_ns - pieces.ts_ns[row])[inside]
     return samples
 
 
-def _resent_within(sequence: Sequence, fd: I64, start: I64, stop: I64) -> Bools:
-    """Does a packet that repeats bytes or fills a hole overlap [start, stop)?"""
-    old = np.flatnonzero((sequence.kind == Kind.SEEN_AGAIN) | (sequence.kind == Kind.FILL))
-    if not len(old):
-        return np.zeros(len(fd), np.bool_)
-    order = np.argsort(key(sequence.fd[old], sequence.seq[old]), kind="stable")
-    old = old[order]
-    begins = key(sequence.fd[old], sequence.seq[old])
-    reach = running_max(sequence.stop[old], group_starts(sequence.fd[old]))
-    row = np.searchsorted(begins, key(fd, stop)) - 1
+def resent_within(acks: Acks, fd: I64, start: I64, stop: I64, segment: Rows) -> Bools:
+    """Per ACK: had one of these packets, which repeat numbers or fill holes, overlapped what it newly covers?
+
+    Args:
+        acks: advances of the cumulative ACK.
+        fd: flow direction of each packet.
+        start: offset of its first byte.
+        stop: offset behind its last byte.
+        segment: its row in Segments.
+    """
+    if not len(fd) or not len(acks):
+        return np.zeros(len(acks), np.bool_)
+    # What had been acknowledged when a packet came is no longer anybody's sample.
+    earlier = np.searchsorted(key(acks.fd, acks.segment), key(fd, segment)) - 1
+    heard = (earlier >= 0) & (acks.fd[earlier] == fd)
+    start = np.where(heard, np.maximum(start, acks.offset[earlier]), start)
+    order = np.argsort(key(fd, start), kind="stable")
+    fd, start, stop = fd[order], start[order], stop[order]
+    reach = running_max(stop, group_starts(fd))
+    row = np.searchsorted(key(fd, start), key(acks.fd, acks.offset)) - 1
     valid = row >= 0
-    row = np.maximum(row, 0)
-    hit: Bools = valid & (sequence.fd[old][row] == fd) & (reach[row] > start)
+    before = shifted(acks.offset, group_starts(acks.fd), -1)  # the first one may cover the SYN, which lies at -1
+    hit: Bools = valid & (fd[row] == acks.fd) & (reach[row] > before)
     return hit
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from pcapdiag.columns import I64, NEVER, Bools
 from pcapdiag.flows.segmented import LOWEST, group_starts, running_max, shifted
-from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Acks, Gaps, Kind, Pieces
+
+if TYPE_CHECKING:
+    from pcapdiag.flows.sequence import Sequence
 
 _SHIFT = 44
 """Stream offsets stay below 2^43 (8 TB): fd << 44 | offset is one sortable number."""

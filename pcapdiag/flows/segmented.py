@@ -27,8 +27,7 @@ def running_max(values: I64, first: Bools) -> I64:
     if high == LOWEST:
         return values.copy()
     # Each group lives in its own band of numbers, so one maximum.accumulate serves all; 0 in a band is "none yet".
-    band = np.cumsum(first)
-    band *= high - low + 2
+    band = np.cumsum(first, dtype=np.int64) * (high - low + 2)
     result = np.maximum(values, low - 1)
     result += band
     np.maximum.accumulate(result, out=result)

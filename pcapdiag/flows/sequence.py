@@ -5,14 +5,23 @@ All arrays here are in "fd order": by flow, then direction, then time, so that o
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from pcapdiag.columns import I32, I64, U8, U32, Bools
-from pcapdiag.flows.segmented import LOWEST, group_starts, last_index_where, running_count, running_max, shifted
+from pcapdiag.flows.cover import earlier_at_most, first_cover
+from pcapdiag.flows.pieces import key
+from pcapdiag.flows.segmented import (
+    LOWEST,
+    concatenated_ranges,
+    group_starts,
+    last_index_where,
+    running_count,
+    running_max,
+    shifted,
+)
 from pcapdiag.flows.table import Kind
 from pcapdiag.packets.table import ACK, FIN, RST, SYN
 
@@ -159,92 +168,59 @@ def _signed(difference: I64) -> I64:
 def _cover(
     fd: I64, start: I64, stop: I64, high_before: I64, opened: I64, old: Bools, kind: U8, sends: I32
 ) -> tuple[tuple[Fill, ...], tuple[Hole, ...]]:
-    """Which old packets fill holes and which repeat; sets kind and sends of the old ones. Loops over holes and old packets only."""
-    events = np.flatnonzero((opened > 0) | old)
-    fills: list[Fill] = []
-    left: list[Hole] = []
-    current, holes, carriers = -1, _Holes(), _Carriers()
-    for at, group, begin, end, high, gap, is_old in zip(
-        events.tolist(), fd[events].tolist(), start[events].tolist(), stop[events].tolist(), high_before[events].tolist(),
-        opened[events].tolist(), old[events].tolist(), strict=True,
-    ):  # fmt: skip
-        if group != current:
-            left += holes.rest(current)
-            current, holes, carriers = group, _Holes(), _Carriers()
-        if gap:
-            holes.open(high, begin, at)
-        if not is_old:
-            continue
-        filled = holes.fill(begin, min(end, high))
-        fills += [Fill(group, a, b, at, opener) for a, b, opener in filled]
-        if end <= high:
-            kind[at] = Kind.FILL if filled else Kind.SEEN_AGAIN
-        first_is_new = bool(filled) and filled[0][0] <= begin
-        sends[at] = 1 if first_is_new else 1 + carriers.of(begin)
-        carriers.add(begin, end, [(a, b) for a, b, _ in filled] + ([(high, end)] if end > high else []))
-    left += holes.rest(current)
-    return tuple(fills), tuple(left)
+    """Which old packets fill holes and which repeat; sets kind and sends of the old ones."""
+    opener, at = np.flatnonzero(opened > 0), np.flatnonzero(old)
+    if not len(opener) and not len(at):
+        return (), ()
+    hole_start, hole_stop = key(fd[opener], high_before[opener]), key(fd[opener], start[opener])  # ascending, for so are the highs
+    own_start, own_stop, high = key(fd[at], start[at]), key(fd[at], stop[at]), key(fd[at], high_before[at])
+    # No later hole lies below the high of its time, so what an old packet overlaps below that was open already.
+    part_start, part_stop, part_at, part_hole = _filled(hole_start, hole_stop, own_start, np.minimum(own_stop, high), at)
+    filler = np.searchsorted(at, part_at)
+    filled, begins = np.zeros(len(at), np.bool_), np.zeros(len(at), np.bool_)
+    filled[filler] = True
+    begins[filler[part_start == own_start[filler]]] = True
+    below = own_stop <= high
+    kind[at[below]] = np.where(filled[below], Kind.FILL, Kind.SEEN_AGAIN)
+    late = _within(own_start, np.concatenate([part_start, high[~below]]), np.concatenate([part_stop, own_stop[~below]]))
+    covering = earlier_at_most(own_start, own_start) - earlier_at_most(own_stop, own_start)
+    # The packet that brought a byte is one of the covering ones, unless it came in its turn.
+    sends[at] = np.where(begins, 1, 1 + covering + ~late)
+    origin = key(fd[part_at], np.zeros(len(part_at), np.int64))
+    order = np.lexsort((part_start, part_at))
+    fills = (fd[part_at], part_start - origin, part_stop - origin, part_at, opener[part_hole])
+    left = _left(hole_start, hole_stop, part_start, part_stop, part_hole)
+    origin = key(fd[opener[left[2]]], np.zeros(len(left[2]), np.int64))
+    holes = (fd[opener[left[2]]], left[0] - origin, left[1] - origin, opener[left[2]])
+    return (
+        tuple(map(Fill._make, zip(*(column[order].tolist() for column in fills), strict=True))),
+        tuple(map(Hole._make, zip(*(column.tolist() for column in holes), strict=True))),
+    )
 
 
-class _Carriers:
-    """Packets of one direction that repeated bytes or filled holes, and the bytes that one of them was the first to bring."""
-
-    __slots__ = ("_late_starts", "_late_stops", "_starts", "_stops")
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._stops: list[int] = []
-        self._late_starts: list[int] = []
-        self._late_stops: list[int] = []
-
-    def of(self, offset: int) -> int:
-        """How many packets have carried a byte seen before: those in here, and the one that brought it in its turn."""
-        covering = bisect_right(self._starts, offset) - bisect_right(self._stops, offset)
-        late = bisect_right(self._late_starts, offset)
-        return covering if late and offset < self._late_stops[late - 1] else covering + 1
-
-    def add(self, start: int, stop: int, brought: list[tuple[int, int]]) -> None:
-        """One more packet, with the ranges it was the first to bring."""
-        insort(self._starts, start)
-        insort(self._stops, stop)
-        for a, b in brought:
-            insort(self._late_starts, a)
-            insort(self._late_stops, b)
+def _filled(hole_start: I64, hole_stop: I64, start: I64, stop: I64, entry: I64) -> tuple[I64, I64, I64, I64]:
+    """What ranges are the first to bring of holes: (start, stop, entry, hole), ascending. Holes are disjoint and ascending."""
+    low = np.searchsorted(hole_stop, start, side="right")
+    count = np.maximum(np.searchsorted(hole_start, stop) - low, 0)
+    which, hole = np.repeat(np.arange(len(start)), count), concatenated_ranges(low, count)
+    starts, stops, entries = first_cover(np.maximum(start[which], hole_start[hole]), np.minimum(stop[which], hole_stop[hole]), entry[which])
+    return starts, stops, entries, np.searchsorted(hole_start, starts, side="right") - 1
 
 
-class _Holes:
-    """The open holes of one direction, ascending and disjoint."""
+def _left(hole_start: I64, hole_stop: I64, start: I64, stop: I64, hole: I64) -> tuple[I64, I64, I64]:
+    """What ascending disjoint parts leave of holes: (start, stop, hole)."""
+    count = len(hole_start)
+    edges = np.concatenate([hole_start, stop]), np.concatenate([np.arange(count), hole])
+    begins = np.lexsort(edges)
+    ends = np.lexsort((np.concatenate([start, hole_stop]), np.concatenate([hole, np.arange(count)])))
+    starts, stops = edges[0][begins], np.concatenate([start, hole_stop])[ends]
+    some = stops > starts
+    return starts[some], stops[some], edges[1][begins][some]
 
-    __slots__ = ("openers", "starts", "stops")
 
-    def __init__(self) -> None:
-        self.starts: list[int] = []
-        self.stops: list[int] = []
-        self.openers: list[int] = []
-
-    def open(self, start: int, stop: int, opener: int) -> None:
-        """Bytes above all known ones arrived: what lies between is a hole."""
-        self.starts.append(start)
-        self.stops.append(stop)
-        self.openers.append(opener)
-
-    def fill(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """Closes what [start, stop) covers; gives the pieces as (start, stop, opener)."""
-        low, high = bisect_right(self.stops, start), bisect_left(self.starts, stop)
-        if low >= high:
-            return []
-        if high - low == 1 and start <= self.starts[low] and self.stops[low] <= stop:  # nearly always: a hole and its one filler
-            return [(self.starts.pop(low), self.stops.pop(low), self.openers.pop(low))]
-        filled, keep = [], []
-        for a, b, opener in zip(self.starts[low:high], self.stops[low:high], self.openers[low:high], strict=True):
-            filled.append((max(a, start), min(b, stop), opener))
-            keep += [(a, start, opener)] if a < start else []
-            keep += [(stop, b, opener)] if stop < b else []
-        self.starts[low:high] = [a for a, _, _ in keep]
-        self.stops[low:high] = [b for _, b, _ in keep]
-        self.openers[low:high] = [o for _, _, o in keep]
-        return filled
-
-    def rest(self, fd: int) -> list[Hole]:
-        """The holes still open."""
-        return [Hole(fd, a, b, o) for a, b, o in zip(self.starts, self.stops, self.openers, strict=True)]
+def _within(at: I64, starts: I64, stops: I64) -> Bools:
+    """Does a position lie in one of the disjoint ranges?"""
+    order = np.argsort(starts, kind="stable")
+    row = np.searchsorted(starts[order], at, side="right")
+    inside: Bools = np.concatenate([[LOWEST], stops[order]])[row] > at
+    return inside

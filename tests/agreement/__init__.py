@@ -1,0 +1,1 @@
+"""Wireshark's TCP analysis and ours, compared packet by packet: `make agreement`."""
