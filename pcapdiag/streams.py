@@ -5,12 +5,13 @@ CAUSES section 0, the five times. First sent and first seen are one at a single 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from pcapdiag.columns import I64, NEVER, Bools, Rows
 from pcapdiag.flows.pieces import first_ack, key, time_of
+from pcapdiag.flows.segmented import concatenated_ranges
 from pcapdiag.flows.table import Acks, Gaps, Pieces, Sacked, Segments, TcpTables
 from pcapdiag.packets.table import SYN, Packets
 
@@ -18,19 +19,28 @@ Spans = tuple[tuple[int, int], ...]
 """Disjoint ascending [start, stop) stream offsets."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Adjacent bytes of one direction; `data` is None for bytes that no captured packet holds."""
+NOWHERE: Final = -1
+"""The address of bytes that no captured packet holds."""
 
-    start: int
-    stop: int
-    data: bytes | None
+
+class Strips(NamedTuple):
+    """Stream offsets [start, stop) of adjacent bytes, and the address at which `Streams.read` finds the first of them."""
+
+    starts: list[int]
+    stops: list[int]
+    addresses: list[int]
+
+    def add(self, start: int, stop: int, address: int) -> None:
+        """Adds bytes behind all others."""
+        self.starts.append(start)
+        self.stops.append(stop)
+        self.addresses.append(address)
 
 
 class Streams:
     """Bytes and times of every TCP stream; fd = 2 * flow + direction. Times are ns, NEVER for what did not happen."""
 
-    __slots__ = ("_acks", "_gaps", "_packets", "_piece_key", "_pieces", "_sack_key", "_sacked", "_segments")
+    __slots__ = ("_acks", "_gaps", "_packets", "_piece_key", "_pieces", "_sack_key", "_sacked", "_segments", "_where")
 
     def __init__(self, packets: Packets, tcp: TcpTables) -> None:
         self._packets = packets
@@ -42,6 +52,7 @@ class Streams:
         self._sacked: Sacked = tcp.sacked.take(plain)
         self._piece_key = key(self._pieces.fd, self._pieces.start)
         self._sack_key = key(self._sacked.fd, self._sacked.start)
+        self._where: tuple[I64, I64] | None = None
 
     def extent(self, fd: int) -> tuple[int, int]:
         """Lowest stream offset known and the one behind the highest, seen or acknowledged; (0, 0) for no bytes."""
@@ -50,34 +61,36 @@ class Streams:
             return 0, 0
         return int(self._pieces.start[low]), int(self._pieces.stop[high - 1])
 
-    def runs(self, fd: int) -> list[Run]:
-        """All bytes of a direction, ascending and adjacent, from the first known one; adjacent captured bytes are one run."""
+    def strips(self, fd: int) -> Strips:
+        """All bytes of a direction, ascending and adjacent, from the first known one, packet by packet."""
         low, high = self._range(fd)
-        if low == high:
-            return []
         starts, stops = self._pieces.start[low:high].tolist(), self._pieces.stop[low:high].tolist()
-        carrier = self._pieces.segment[low:high]
-        rows = self._segments.row[carrier]
-        skipped = self._pieces.start[low:high] - self._segments.seq[carrier] - ((self._segments.flags[carrier] & SYN) > 0)
-        at = (self._packets.payload_at[rows] + skipped).tolist()
-        captured = (self._packets.payload_captured[rows] - skipped).tolist()
-        runs: list[Run] = []
-        parts: list[memoryview] = []
-        begin = position = starts[0]
-        for start, stop, offset, have in zip(starts, stops, at, captured, strict=True):
-            whole = min(max(have, 0), stop - start)
-            if start > position:
-                runs += _joined(begin, position, parts)
-                runs.append(Run(position, start, None))
-                begin, parts = start, []
-            if whole:
-                parts.append(self._packets.blob.read(offset, whole))
-            if whole < stop - start:
-                runs += _joined(begin, start + whole, parts)
-                runs.append(Run(start + whole, stop, None))
-                begin, parts = stop, []
-            position = stop
-        return runs + _joined(begin, position, parts)
+        at, have = (column[low:high].tolist() for column in self._lying())
+        strips = Strips([], [], [])
+        reached = starts[0] if starts else 0
+        for start, stop, address, captured in zip(starts, stops, at, have, strict=True):
+            if start > reached:
+                strips.add(reached, start, NOWHERE)
+            if captured:
+                strips.add(start, start + captured, address)
+            if start + captured < stop:
+                strips.add(start + captured, stop, NOWHERE)
+            reached = stop
+        return strips
+
+    def read(self, address: int, length: int) -> memoryview:
+        """Bytes of one strip."""
+        return self._packets.blob.read(address, length)
+
+    def _lying(self) -> tuple[I64, I64]:
+        """Per piece: where its bytes lie, and how many of them were captured."""
+        if self._where is None:
+            pieces, segments, packets = self._pieces, self._segments, self._packets
+            rows = segments.row[pieces.segment]
+            skipped = pieces.start - segments.seq[pieces.segment] - ((segments.flags[pieces.segment] & SYN) > 0)
+            have = np.clip(packets.payload_captured[rows] - skipped, 0, pieces.stop - pieces.start)
+            self._where = packets.payload_at[rows] + skipped, have
+        return self._where
 
     def segment_of(self, fd: I64 | int, offsets: I64) -> I64:
         """Row in Segments of the packet that carried the byte AT each offset first; -1 when none was captured."""
@@ -132,6 +145,26 @@ class Streams:
         times = self._pieces.in_order_ns[rows]
         return np.unique(times[times < NEVER])
 
+    def arrivals(self, fd: I64, begin: I64, spans: I64) -> tuple[I64, I64]:
+        """The times of `progress` for many sets of spans at once; a time may come more than once.
+
+        Args:
+            fd: direction of each set.
+            begin: where the spans of each set begin in `spans`, and the end of the last.
+            spans: [start, stop) per row.
+
+        Returns:
+            Where the times of each set begin, and the end of the last; and the times, ascending in each set.
+        """
+        of_span = np.repeat(fd, np.diff(begin))
+        first = np.searchsorted(key(self._pieces.fd, self._pieces.stop), key(of_span, spans[:, 0]), side="right")
+        last = np.searchsorted(self._piece_key, key(of_span, spans[:, 1]))
+        length = np.maximum(last - first, 0)
+        times = self._pieces.in_order_ns[concatenated_ranges(first, length)]
+        ends = np.concatenate([[0], np.cumsum(length)])[begin]
+        known = times < NEVER
+        return np.concatenate([[0], np.cumsum(known)])[ends], times[known]
+
     def _range(self, fd: int) -> tuple[int, int]:
         low, high = np.searchsorted(self._pieces.fd, [fd, fd + 1])
         return int(low), int(high)
@@ -149,10 +182,6 @@ class Streams:
     @staticmethod
     def _at(column: I64, row: Rows) -> I64:
         return column[row] if len(column) else np.full(row.shape, NEVER)
-
-
-def _joined(start: int, stop: int, parts: list[memoryview]) -> list[Run]:
-    return [Run(start, stop, b"".join(parts))] if parts else []
 
 
 def reassemble(packets: Packets, tcp: TcpTables) -> Streams:

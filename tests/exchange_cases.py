@@ -11,7 +11,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.table import Call, Calls, Exchange, Exchanges, Outcome, Protocol
+from pcapdiag.exchanges.gather import exchanges_of
+from pcapdiag.exchanges.table import Call, Calls, Exchange, Outcome, Protocol
 from pcapdiag.packets.table import UDP
 from pcapdiag.stalls.sign import Confidence, Frame, Label, OfCall, OfExchange, OfFlow, Sign, Tier
 from tests.wire import Wire, merge
@@ -84,7 +85,7 @@ def trace_of(rows: list[Exchange]) -> Trace:
     chain = [row.id for row in rows if row.part_of is None]
     times = {"start_ns": rows[chain[0]].start_ns, "end_ns": rows[chain[-1]].end_ns}
     call = Call(id=0, agent=0, exchanges=tuple(chain), backoff="none", outcome=Outcome.OK, **times)
-    return replace(scene(), exchanges=Exchanges(tuple(rows)), calls=Calls((call,), (0,), dict.fromkeys(chain, 0)))
+    return replace(scene(), exchanges=exchanges_of(rows), calls=Calls.of([call], (0,), len(rows)))
 
 
 @cache

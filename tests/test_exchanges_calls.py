@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from pcapdiag.exchanges.calls import make_calls
-from pcapdiag.exchanges.table import Calls, Exchange, Exchanges, Outcome, Protocol
+from pcapdiag.exchanges.gather import exchanges_of
+from pcapdiag.exchanges.table import Calls, Exchange, Outcome, Protocol
 from tests.paired import paired
 from tests.wire import Wire, merge
 
@@ -29,7 +30,7 @@ def failed(start_ms: float, end_ms: float, **changes: object) -> Exchange:
 
 
 def calls(*rows: Exchange) -> Calls:
-    return make_calls(Exchanges(tuple(replace(row, id=index) for index, row in enumerate(rows))), FLOWS)
+    return make_calls(exchanges_of([replace(row, id=index) for index, row in enumerate(rows)]), FLOWS)
 
 
 def chains(*rows: Exchange) -> list[tuple[int, ...]]:
@@ -39,7 +40,7 @@ def chains(*rows: Exchange) -> list[tuple[int, ...]]:
 def test_one_exchange_is_one_call() -> None:
     made = calls(exchange(0, 10), exchange(20, 30), exchange(0, 5, protocol=Protocol.CONNECT, part_of=0))
     assert [(call.exchanges, call.backoff, call.outcome) for call in made.rows] == [((0,), "none", Outcome.OK), ((1,), "none", Outcome.OK)]
-    assert made.of_exchange == {0: 0, 1: 1}
+    assert made.of_exchange.tolist() == [0, 1, -1]
 
 
 def test_a_failure_and_the_same_request_again_are_one_call() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pcapdiag.exchanges.draft import Draft, Span, add_span, total_len
 from pcapdiag.exchanges.fields import is_event_stream, is_grpc, keep_request, keep_response, outcome_of_http
+from pcapdiag.exchanges.gather import gather
 from pcapdiag.exchanges.messages import MessageMarks
 from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.exchanges.tape import Piece, Tape
@@ -24,9 +25,9 @@ def test_a_draft_becomes_an_exchange() -> None:
     made = draft()
     phase = Draft(3, Protocol.CONNECT, "a:1", part_of=made, id=4)
     made.id, made.start_ns, made.end_ns = 5, 100, 300
-    made.setup.append(phase)
-    exchange = made.finish()
-    assert (exchange.id, exchange.setup, exchange.duration_ns) == (5, (4,), 200)
+    made.setup += (phase,)
+    exchange = gather([made])[0]
+    assert (exchange.setup, exchange.duration_ns) == ((4,), 200)
     assert (exchange.request_len, exchange.response_len) == (10, 23)
     assert len(exchange.messages) == 0
     assert (made.client_fd, made.server_fd) == (6, 7)
@@ -60,27 +61,28 @@ PIECES: list[Piece] = [(5, 8, b"abc"), (8, 10, None), (10, 13, b"def")]
 
 
 def test_a_tape_plays_bytes_and_holes() -> None:
-    assert list(Tape(PIECES).play(Log())) == ["abc", "??", "def"]
-    assert list(Tape([]).play(Log())) == []
+    assert list(Tape.of_bytes(PIECES).play(Log())) == ["abc", "??", "def"]
+    assert list(Tape.of_bytes([]).play(Log())) == []
 
 
 @pytest.mark.parametrize("start", range(14))
 @pytest.mark.parametrize("stop", range(14))
 def test_a_part_of_a_tape_is_that_part(start: int, stop: int) -> None:
     whole = "....." + "abc??def"
-    assert "".join(Log().skip(b - a)[0] if data is None else bytes(data).decode() for a, b, data in Tape(PIECES).between(start, stop)) == (
+    between = Tape.of_bytes(PIECES).between(start, stop)
+    assert "".join(Log().skip(b - a)[0] if data is None else bytes(data).decode() for a, b, data in between) == (
         whole[start:stop].replace(".", "")
     )
 
 
 def test_a_tape_knows_where_it_begins() -> None:
-    tape = Tape(PIECES)
+    tape = Tape.of_bytes(PIECES)
     assert (tape.start, tape.stop, tape.head(2), tape.behind(9).start) == (5, 13, b"ab", 9)
     assert tape.begins_at(5)
     assert not tape.begins_at(0)
-    assert not Tape([(0, 4, None), (4, 5, b"x")]).begins_at(0)
-    assert Tape([]).begins_at(0)
-    assert (Tape([]).start, Tape([]).stop, Tape([]).head(9)) == (0, 0, b"")
+    assert not Tape.of_bytes([(0, 4, None), (4, 5, b"x")]).begins_at(0)
+    assert Tape.of_bytes([]).begins_at(0)
+    assert (Tape.of_bytes([]).start, Tape.of_bytes([]).stop, Tape.of_bytes([]).head(9)) == (0, 0, b"")
 
 
 def test_header_fields_that_matter_are_kept() -> None:
@@ -119,7 +121,7 @@ class TestMarks:
     def test_an_event_a_hole_touches_has_no_end(self) -> None:
         events = b"data: one\n\ndata: two\n\ndata: three\n\n"
         marks, made = MessageMarks.of_sse(encoded=False), draft()
-        marks.read(Tape([(0, 14, events[:14]), (14, 16, None), (16, len(events), events[16:])]), 0, len(events))
+        marks.read(Tape.of_bytes([(0, 14, events[:14]), (14, 16, None), (16, len(events), events[16:])]), 0, len(events))
         marks.conclude(made)
         assert made.messages == [11, len(events)]
         assert made.facts == {"sse_done": False}
@@ -127,14 +129,14 @@ class TestMarks:
     def test_a_coded_stream_has_a_message_a_piece(self) -> None:
         marks, made = MessageMarks.of_sse(encoded=True), draft()
         for stop in (10, 20):
-            marks.read(Tape([]), stop - 10, stop)
+            marks.read(Tape.of_bytes([]), stop - 10, stop)
         marks.conclude(made)
         assert made.messages == [10, 20]
 
     def test_grpc_messages_end_behind_their_last_byte(self) -> None:
         two = b"\x00\x00\x00\x00\x02ab" + b"\x00\x00\x00\x00\x01c"
         marks, made = MessageMarks.of_grpc(), draft()
-        marks.read(Tape([(100, 100 + len(two), two)]), 100, 100 + len(two))
+        marks.read(Tape.of_bytes([(100, 100 + len(two), two)]), 100, 100 + len(two))
         marks.conclude(made)
         assert made.messages == [107, 113]
         assert made.facts == {}

@@ -9,7 +9,7 @@ from pcapdiag.exchanges.h2log import H2Kind, H2Rows, make_log
 from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.losses import Loss
 from tests.paired import Read, paired
-from tests.wire import Wire
+from tests.wire import Recording, Wire
 from tests.wire_h2 import PREFACE, RESPONSE, Blocks, data, frame, goaway, ping, reset, settings, window_update
 
 CALL = [
@@ -225,3 +225,43 @@ def test_a_stream_the_server_opens_is_nobodys_request() -> None:
     connection.wire.reply(promise + frame(1, 5, 2, connection.server.encoder.encode([(":status", "200")])))
     connection.answer(1, HELLO)
     assert [call.h2_stream for call in connection.read().applications] == [1]
+
+
+class Snapped(Recording):
+    """The beginning of every packet only."""
+
+    def __init__(self, whole: Recording) -> None:
+        self._whole = whole
+
+    def sights(self) -> list[tuple[int, int, bytes]]:
+        return self._whole.sights()
+
+    def pcap(self, *, snaplen: int = 200) -> bytes:
+        return super().pcap(snaplen=snaplen)
+
+
+def test_an_answer_whose_end_was_cut_off_ends_there_not_with_the_connection() -> None:
+    connection = Connection()
+    for stream_id in (1, 3, 5):
+        connection.call(stream_id).wait(100)
+        connection.wire.reply(
+            connection.server.headers(stream_id, RESPONSE)
+            + data(stream_id, b"x" * 300)
+            + connection.server.headers(stream_id, [("grpc-status", "0")], end_stream=True)
+        )
+        connection.wait(2_000)
+    whole, snapped = connection.wire.close().trace(), Snapped(connection.wire).trace()
+    lasted = [[row.duration_ns // MS for row in trace.exchanges if row.part_of is None] for trace in (whole, snapped)]
+    assert lasted[1] == pytest.approx(lasted[0], abs=5)
+    assert [row.facts.get("end_unread") for row in snapped.exchanges if row.part_of is None] == [True] * 3
+
+
+def test_an_answer_that_goes_on_in_what_was_captured_stays_open() -> None:
+    """Token by token; each packet is cut, and none of the cuts hides an end."""
+    connection = Connection().call(1).wait(100)
+    connection.wire.reply(connection.server.headers(1, RESPONSE))
+    for _ in range(4):
+        connection.wire.wait(ms=200).reply(data(1, b"t" * 200))
+    trace = Snapped(connection.wire.wait(ms=3_000).close()).trace()
+    (row,) = [row for row in trace.exchanges if row.part_of is None]
+    assert (row.outcome, "end_unread" in row.facts) == (Outcome.ABORTED, False)

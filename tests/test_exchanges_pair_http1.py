@@ -164,7 +164,7 @@ def test_a_tunnel_says_where_it_begins() -> None:
     read = paired(Wire().handshake().send(request("/x")).reply(response()))
     asked = b"CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\n\r\n"
     agreed = b"HTTP/1.1 200 Connection established\r\n\r\n"
-    client, server = Tape([(0, len(asked) + 3, asked + b"\x16\x03\x01")]), Tape([(0, len(agreed), agreed)])
+    client, server = Tape.of_bytes([(0, len(asked) + 3, asked + b"\x16\x03\x01")]), Tape.of_bytes([(0, len(agreed), agreed)])
     drafts, tunnel = Http1Pairing(0, Losses(), 0).pair(client, server, read.streams, whole=True, closed=False)
     assert tunnel is not None
     assert (tunnel.draft, tunnel.client_at, tunnel.server_at) == (drafts[0], len(asked), len(agreed))

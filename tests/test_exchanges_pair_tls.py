@@ -162,7 +162,7 @@ def test_a_start_in_the_middle_has_turns_but_no_handshake() -> None:
 
 def test_a_talk_keeps_what_it_heard() -> None:
     alert = bytes([21, 3, 3, 0, 2, 2, 40])
-    talk = Talk.read(Tape([(100, 100 + len(alert), alert)]), synced=True, losses=Losses(), capture=0)
+    talk = Talk.read(Tape.of_bytes([(100, 100 + len(alert), alert)]), synced=True, losses=Losses(), capture=0)
     assert talk.alert is not None
     at, description = talk.alert
     assert talk.records[0].at == 100 <= at < talk.records[0].end

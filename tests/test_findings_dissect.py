@@ -15,7 +15,7 @@ import pytest
 
 from pcapdiag.__main__ import main
 from pcapdiag.capture import tshark
-from pcapdiag.findings import Failure, dissect_cited
+from pcapdiag.findings import dissect_cited
 from pcapdiag.findings.dissect import MOST_FRAMES
 from pcapdiag.stalls.sign import Frame
 from tests.diagnoses import rich
@@ -40,11 +40,14 @@ class Asked:
         return {number: f"frame {number}" for number in self.of[path]}
 
 
-def citing(*numbers: int, capture: int = 0) -> Diagnosis:
-    """One finding whose evidence these frames are."""
+def citing(*numbers: int, path: str | None = str(SAMPLE), files: int = 0) -> Diagnosis:
+    """One finding whose evidence these frames are, in a capture of one file or of several with ten frames each."""
     one = rich()
+    first = replace(one.tables.captures[0], path=path, name="client.pcap", last_number=10)
+    first = replace(first, files=tuple(replace(first, path=f"{n}.pcap") for n in range(files)), numbered_before=(0, 10, 20))
+    one = replace(one, tables=replace(one.tables, captures=(first, *one.tables.captures[1:])))
     finding = one.findings[0]
-    frames = tuple(Frame(capture, number, number, "") for number in numbers)
+    frames = tuple(Frame(0, number, number, "") for number in numbers)
     return replace(one, failures=(), dissections={}, findings=(replace(finding, conclusion=replace(finding.conclusion, frames=frames)),))
 
 
@@ -86,24 +89,26 @@ def test_tshark_is_not_started_unless_asked_for(monkeypatch: pytest.MonkeyPatch)
 
 def test_frames_are_counted_once_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Asked(monkeypatch)
-    done = dissect_cited(citing(*range(1, 1000), 1, 2, 3), [str(SAMPLE)])
+    done = dissect_cited(citing(*range(1, 1000), 1, 2, 3))
     assert asked.of[str(SAMPLE)] == list(range(1, MOST_FRAMES + 1))
     assert len(done.dissections) == MOST_FRAMES
     assert done.notes == ()
 
 
-def test_an_unreadable_input_does_not_shift_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_of_a_ring_are_looked_up_in_the_files_that_hold_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for n in range(3):
+        Path(f"{n}.pcap").touch()
     asked = Asked(monkeypatch)
-    one = replace(citing(5), failures=(Failure("input", "lost.pcap: No such file or directory"),))
-    assert dissect_cited(one, ["lost.pcap", str(SAMPLE)]).dissections == {(0, 5): "frame 5"}
-    assert list(asked.of) == [str(SAMPLE)]
+    assert dissect_cited(citing(5, 12, 29, files=3)).dissections == {(0, 5): "frame 5", (0, 12): "frame 2", (0, 29): "frame 9"}
+    assert asked.of == {"0.pcap": [5], "1.pcap": [2], "2.pcap": [9]}
 
 
 def test_frames_that_tshark_did_not_give_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tshark, "dissect", lambda *_arguments, **_options: {5: "frame 5"})
-    done = dissect_cited(citing(5, 6, 7), [str(SAMPLE)])
+    done = dissect_cited(citing(5, 6, 7))
     assert done.dissections == {(0, 5): "frame 5"}
-    assert done.notes == (f"--dissect: {SAMPLE}: tshark gave nothing for 2 of 3 cited frames",)
+    assert done.notes == ("--dissect: client.pcap: tshark gave nothing for 2 of 3 cited frames",)
 
 
 @pytest.mark.skipif(shutil.which("mkfifo") is None, reason="no FIFOs here")
@@ -111,5 +116,6 @@ def test_a_fifo_is_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     asked = Asked(monkeypatch)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    assert "a second time" in dissect_cited(citing(5), [str(fifo)]).notes[0]
+    assert "a second time" in dissect_cited(citing(5, path=str(fifo))).notes[0]
+    assert "a second time" in dissect_cited(citing(5, path=None)).notes[0]
     assert asked.of == {}

@@ -9,6 +9,7 @@ import pytest
 from pcapdiag.exchanges.table import Protocol
 from pcapdiag.findings.unseen import not_observable
 from pcapdiag.flows.table import VantageOpinion
+from pcapdiag.losses import Loss, Losses
 from tests.diagnoses import capture, exchange, quality, tables
 
 
@@ -53,3 +54,27 @@ def test_several_captures_are_named_and_nothing_is_said_twice() -> None:
     assert [sentence.split(":")[0] for sentence in found] == ["a.pcap", "a.pcap", "b.pcap", "b.pcap"]
     same = tables(rows, captures=(capture(),), quality=(quality(),), vantages=(VantageOpinion("client", 0.9, ""),))
     assert len(set(not_observable(same))) == len(not_observable(same)) == 1
+
+
+def test_encrypted_tunnels_are_named_with_their_packets_and_where_to_look() -> None:
+    losses = Losses()
+    losses.add(Loss.WIREGUARD, 1_234, capture=1)
+    losses.add(Loss.WLAN_ENCRYPTED, 2)
+    both = tables(
+        (exchange(0, 0.0, 1.0),), captures=(capture(name="a.pcap"), capture(name="b.pcap")), quality=(quality(), quality()), losses=losses,
+        vantages=(VantageOpinion("client", 0.9, ""), VantageOpinion("server", 0.9, "")),
+    )  # fmt: skip
+    found = not_observable(both)
+    assert "b.pcap: the traffic inside WireGuard (1,234 packets): capture on the tunnel's own interface (wg0)" in found
+    assert any(sentence.startswith("a.pcap: the traffic inside encrypted Wi-Fi (2 frames)") for sentence in found)
+    assert "inside" not in told()
+
+
+def test_every_encrypted_tunnel_that_is_counted_is_told() -> None:
+    counted = {loss for loss in Loss if "encrypt" in loss.sentence}
+    losses = Losses()
+    for loss in counted:
+        losses.add(loss)
+    one = (quality(),), (VantageOpinion("client", 0.9, ""),)
+    found = not_observable(tables((exchange(0, 0.0, 1.0),), quality=one[0], vantages=one[1], losses=losses))
+    assert sum(sentence.startswith("the traffic inside") for sentence in found) == len(counted) == 7

@@ -10,7 +10,7 @@ from tests.wire import START_NS, Wire
 
 
 def towards_client(trace: Trace) -> Load:
-    return Load(trace.packets, trace.captures, capture=0, dst=int(trace.flows.client[0]))
+    return Load(trace.packets, trace.captures, capture=0, dst=int(trace.flows.client[0]), aside=trace.tcp.aside)
 
 
 def bulk(count: int = 2) -> Trace:

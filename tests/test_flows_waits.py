@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pcapdiag.flows import group_flows
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.sends import sends_of
 from pcapdiag.flows.table import TcpTables
-from pcapdiag.flows.waits import bulk_intervals, silence_around, wait_of
+from pcapdiag.flows.waits import backlogs, bulk_intervals, silence_around, wait_of
 from tests.packet_rows import BEGIN_NS, MS, Row, capture, packets, row
-from tests.wire import START_NS, Recording, Wire
+from tests.wire import START_NS, Recording, Wire, merge
 
 
 def waits(told: Recording) -> list[tuple[int, int, bool]]:
@@ -119,3 +120,17 @@ def test_every_packet_that_carried_a_byte() -> None:
     assert at(55, 10, 20) == [2, 3], "both ends of the time included"
     assert at(500) == []
     assert sends_of(sent, 1, 0, from_ns=0, until_ns=2**62).tolist() == []
+
+
+def test_backlogs_of_all_flows_are_those_of_each() -> None:
+    first = Wire().handshake().send(300).reply(40_000).wait(ms=90).reply(20_000).wait(ms=4).reply(300)
+    second = Wire(cport=50_001).handshake().send(9_000).reply(200)
+    tcp = merge(first, second, Wire(cport=50_002).handshake()).trace().tcp
+    within = np.array([30, 1, 5]) * MS
+    for direction in (0, 1):
+        found = backlogs(tcp, direction, within)
+        for flow in range(3):
+            mine = slice(int(found.begin[flow]), int(found.begin[flow + 1]))
+            starts, ends = bulk_intervals(tcp, 2 * flow + direction, int(within[flow]))
+            assert (found.start_ns[mine].tolist(), found.end_ns[mine].tolist()) == (starts.tolist(), ends.tolist())
+    assert int(np.diff(backlogs(tcp, 1, within).begin)[0]) == 2

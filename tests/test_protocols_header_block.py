@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcapdiag.protocols.header_block import BlockError, HeaderBlockReader
+from pcapdiag.protocols.header_block import BlockError, BlockMemo, HeaderBlockReader
 
 NAMES = [":path", ":status", "content-type", "grpc-timeout", "x-ratelimit-left", "cookie", "authorization", "x-other", "user-agent"]
 FIELDS = st.lists(st.tuples(st.sampled_from(NAMES), st.text("abc01~", max_size=12)), max_size=6, unique_by=lambda field: field[0])
@@ -37,6 +37,31 @@ def test_it_reads_what_an_endpoint_reads(blocks: Blocks) -> None:
         decoded = reader.read(raw)
         assert dict(decoded.headers) == fields
         assert decoded.unknown_count == 0
+
+
+@given(st.lists(BLOCKS, min_size=2, max_size=4), st.integers(1, 9))
+def test_a_shared_memory_changes_nothing(connections: list[Blocks], moves: int) -> None:
+    """Also not when it is full all the time, and when blocks fail in between."""
+    memo = BlockMemo()
+    memo._moves_left = moves
+    for blocks in (*connections, *connections):
+        shared, alone = HeaderBlockReader(known=True, memo=memo), HeaderBlockReader(known=True)
+        for number, (raw, _) in enumerate(encoded(blocks)):
+            for reader in (shared, alone):
+                if number % 4 == 2:
+                    reader.set_limit(4_096 + number)
+                if number % 7 == 5:
+                    with contextlib.suppress(BlockError):
+                        reader.read(raw + b"\x7f")
+            assert outcome(shared, raw) == outcome(alone, raw)
+
+
+def outcome(reader: HeaderBlockReader, raw: bytes) -> tuple[dict[str, str], int] | str:
+    try:
+        decoded = reader.read(raw)
+    except BlockError as error:
+        return str(error)
+    return dict(decoded.headers), decoded.unknown_count
 
 
 @given(BLOCKS, st.integers(0, 5), st.integers(0, 11))

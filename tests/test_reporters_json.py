@@ -18,7 +18,8 @@ from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.findings import Domain, FindingKind
 from pcapdiag.losses import Loss
 from pcapdiag.reporters import REPORTERS
-from pcapdiag.reporters.json_report import apportioned, document, seconds
+from pcapdiag.reporters.json_report import document
+from pcapdiag.reporters.json_rows import apportioned, seconds
 from pcapdiag.reporters.linktypes import link_type_name
 from pcapdiag.reporters.phrases import microseconds
 from tests.diagnoses import HOSTILE, at, capture, capture_only, conclusion, diagnosis, empty, exchange, healthy, ledger, rich, tables
@@ -81,16 +82,18 @@ def test_every_ledger_sums_to_its_duration(example: Callable[[], Diagnosis]) -> 
         assert sum(microseconds(round(s * 1e9)) for s in row["ledger_s"].values()) == microseconds(round(row["duration_s"] * 1e9))
 
 
-@given(st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(0, 10**13), max_size=8))
-def test_rounding_keeps_the_sum_and_every_part_within_a_microsecond(parts: dict[str, int]) -> None:
-    rounded = {code: round(s * 1_000_000) for code, s in apportioned(parts).items()}
-    assert sum(rounded.values()) == microseconds(sum(parts.values()))
-    assert all(abs(rounded[code] * 1000 - ns) < 1000 for code, ns in parts.items())
-    assert list(rounded) == list(parts)
+@given(st.lists(st.lists(st.integers(0, 10**13), min_size=1, max_size=8), max_size=5))
+def test_rounding_keeps_the_sum_and_every_part_within_a_microsecond(groups: list[list[int]]) -> None:
+    group = np.repeat(np.arange(len(groups)), [len(parts) for parts in groups])
+    parts_ns = np.array([ns for parts in groups for ns in parts], np.int64)
+    rounded = apportioned(group, parts_ns)
+    for number, parts in enumerate(groups):
+        assert rounded[group == number].sum() == microseconds(sum(parts))
+    assert (abs(rounded * 1000 - parts_ns) < 1000).all()
 
 
 def test_largest_remainders_are_rounded_up() -> None:
-    assert apportioned({"a": 1_400, "b": 1_700, "c": 900}) == {"a": 0.000001, "b": 0.000002, "c": 0.000001}
+    assert apportioned(np.array([0, 0, 0]), np.array([1_400, 1_700, 900])).tolist() == [1, 2, 1]
 
 
 def test_by_cause_leaves_out_phases_and_what_is_no_cause() -> None:

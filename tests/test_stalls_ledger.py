@@ -19,7 +19,7 @@ def ledger() -> Ledger:
         (Entry(1, 0, 20, LOSS, None),),
         (Entry(2, 50, 120, SERVER_THINK, None), Entry(2, 120, 130, LOSS, None)),
     )
-    return Ledger(entries, frozenset({0, 2}), (200, 200, 200), (Entry(0, 130, 430, LOSS, None),))
+    return Ledger.of(entries, (True, False, True), (200, 200, 200), (Entry(0, 130, 430, LOSS, None),))
 
 
 def test_entries_of_a_label_are_those_that_count() -> None:
@@ -30,7 +30,7 @@ def test_entries_of_a_label_are_those_that_count() -> None:
 def test_sums_hold_calls_and_leave_parts_of_others_out() -> None:
     sums = ledger().by_label_ns()
     assert list(sums.items()) == [("loss", 370), ("server-think", 70), ("propagation", 40)], "the largest first"
-    even = Ledger(((Entry(0, 0, 5, LOSS, None), Entry(0, 5, 10, PROPAGATION, None)),), frozenset({0}), (0,))
+    even = Ledger.of(((Entry(0, 0, 5, LOSS, None), Entry(0, 5, 10, PROPAGATION, None)),), (True,), (0,))
     assert list(even.by_label_ns()) == ["loss", "propagation"], "then by name"
 
 

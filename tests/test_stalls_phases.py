@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.table import Exchange, Exchanges, Outcome, Protocol
+from pcapdiag.exchanges.gather import exchanges_of
+from pcapdiag.exchanges.table import Exchange, Outcome, Protocol
 from pcapdiag.stalls.phases import Part, Phases
 from tests.wire import START_NS, Recording, Wire, merge
 
@@ -147,7 +148,7 @@ def alone(protocol: Protocol, ms: int, **changes: Any) -> Told:
     trace = plain()
     flow = int((trace.flows.proto == (17 if protocol is Protocol.DNS else 6)).argmax())
     row = Exchange(id=0, flow=flow, protocol=protocol, name="x", start_ns=START_NS, end_ns=START_NS + ms * MS, **changes)
-    return told(Phases(Exchanges((row,)), trace.tcp, trace.streams).parts(row))
+    return told(Phases(exchanges_of((row,)), trace.tcp, trace.streams).parts(row))
 
 
 @pytest.mark.parametrize(("ms", "changes", "label"), [
@@ -175,7 +176,7 @@ def test_a_handshake_takes_one_round_trip_or_two_by_its_version() -> None:
 def test_on_a_long_path_a_handshake_is_slow_above_three_round_trips_more(ms: int, label: str) -> None:
     trace = Wire(rtt_ms=200).handshake().http_get().trace()
     row = Exchange(id=0, flow=0, protocol=Protocol.TLS_HANDSHAKE, name="x", start_ns=START_NS, end_ns=START_NS + ms * MS, status="TLSv1.3")
-    assert told(Phases(Exchanges((row,)), trace.tcp, trace.streams).parts(row))[-1] == ("TLS", label, ms - 200)
+    assert told(Phases(exchanges_of((row,)), trace.tcp, trace.streams).parts(row))[-1] == ("TLS", label, ms - 200)
 
 
 def test_set_up_comes_first_and_what_lies_between_is_the_clients() -> None:
@@ -194,7 +195,7 @@ def test_while_a_shared_connection_carries_other_answers_the_server_is_busy_send
     begin, end = trace.start_ns + 40 * MS, int(trace.flows.last_ns[0])
     row = Exchange(id=0, flow=0, protocol=Protocol.H2, name="x", start_ns=begin, request_start_ns=begin, request_end_ns=begin,
                    request_acked_ns=begin + 20 * MS, first_byte_ns=end, end_ns=end, h2_stream=3)  # fmt: skip
-    phases_ = Phases(Exchanges((row,)), trace.tcp, trace.streams)
+    phases_ = Phases(exchanges_of((row,)), trace.tcp, trace.streams)
     labels = {label: ms for phase, label, ms in told(phases_.parts(row)) if phase == "WAIT" and label != "propagation"}
     assert labels["transfer"] == pytest.approx(11 * 18, abs=10)
     assert labels["server-think"] == pytest.approx(80, abs=20)
@@ -215,10 +216,10 @@ def test_a_stall_is_longer_than_two_round_trips_and_200_ms() -> None:
 def test_an_exchange_without_request_bytes_is_unattributed() -> None:
     trace = plain()
     row = Exchange(id=0, flow=0, protocol=Protocol.HTTP1, name="x", start_ns=START_NS, end_ns=START_NS + 9 * MS, request_start_ns=NEVER)
-    assert told(Phases(Exchanges((row,)), trace.tcp, trace.streams).parts(row)) == [("CLIENT", "unattributed", 9)]
+    assert told(Phases(exchanges_of((row,)), trace.tcp, trace.streams).parts(row)) == [("CLIENT", "unattributed", 9)]
 
 
 def test_an_instant_has_no_parts() -> None:
     trace = plain()
     row = Exchange(id=0, flow=0, protocol=Protocol.HTTP1, name="x", start_ns=START_NS, end_ns=START_NS)
-    assert Phases(Exchanges((row,)), trace.tcp, trace.streams).parts(row) == []
+    assert Phases(exchanges_of((row,)), trace.tcp, trace.streams).parts(row) == []

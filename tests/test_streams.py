@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pcapdiag.columns import NEVER
 from pcapdiag.flows import group_flows
 from pcapdiag.packets.table import Blob
-from pcapdiag.streams import Run, Streams, reassemble
+from pcapdiag.streams import NOWHERE, Streams, reassemble
 from tests.packet_rows import BEGIN_NS, MS, capture
 from tests.tcp_model import Sent, Stream, as_packets, observe
 from tests.tcp_talk import ACTIONS, Action, told
@@ -43,16 +43,19 @@ def carrier(sent: list[Sent], stream: Stream, byte: int) -> tuple[int, int]:
     return number, byte + stream.origin - max(sent[number].at, 0)
 
 
-def bytes_of(runs: list[Run]) -> dict[int, int | None]:
-    """Offset -> byte, None where it was not captured."""
-    assert all(run.stop > run.start and (run.data is None or len(run.data) == run.stop - run.start) for run in runs)
-    assert all(before.stop == after.start for before, after in pairwise(runs)), "adjacent"
-    assert all(before.data is None or after.data is None for before, after in pairwise(runs)), "captured bytes join"
-    return {run.start + i: None if run.data is None else run.data[i] for run in runs for i in range(run.stop - run.start)}
+def bytes_of(streams: Streams, side: int) -> dict[int, int | None]:
+    """Every byte of a direction by its offset; None for those that no packet holds."""
+    found: dict[int, int | None] = {}
+    for start, stop, address in zip(*streams.strips(side), strict=True):
+        assert not found or start == max(found) + 1
+        found.update(
+            zip(range(start, stop), [None] * (stop - start) if address == NOWHERE else streams.read(address, stop - start), strict=True)
+        )
+    return found
 
 
 @given(ACTIONS, st.sampled_from([None, 0, 5]), st.lists(st.sampled_from([0, 1, 4, 99]), min_size=50, max_size=50))
-def test_runs_hold_every_byte_once_and_nothing_that_was_not_captured(actions: list[Action], early: int | None, limits: list[int]) -> None:
+def test_strips_hold_every_byte_once_and_nothing_that_was_not_captured(actions: list[Action], early: int | None, limits: list[int]) -> None:
     sent = told(actions, handshake=early is not None, early=early or 0)
     packets, tcp = with_bytes(sent, limits[: len(sent)])
     for side, stream in enumerate(observe(sent)[1]):
@@ -63,7 +66,7 @@ def test_runs_hold_every_byte_once_and_nothing_that_was_not_captured(actions: li
                 number, inside = carrier(sent, stream, byte)
                 expected[byte] = CONTENT[side * ROOM + byte + stream.origin] if inside < limits[number] else None
         found = reassemble(packets, tcp)
-        assert bytes_of(found.runs(side)) == expected
+        assert bytes_of(found, side) == expected
         assert found.extent(side) == ((min(expected), max(expected) + 1) if expected else (0, 0))
 
 
@@ -130,11 +133,9 @@ def test_behind_a_hole_bytes_wait_for_it() -> None:
 def test_a_hole_that_stays_holds_up_everything_behind_it_for_ever() -> None:
     streams = Wire(vantage="server").handshake().send(6_000, lose="before", only=[1]).trace().streams
     assert ms(streams.in_order(0, np.array([0, 1_448, 2_896]))) == [30, None, None]
-    assert [(run.start, run.stop, run.data is None) for run in streams.runs(0)] == [
-        (0, 1_448, False),
-        (1_448, 2_896, True),
-        (2_896, 6_000, False),
-    ]
+    starts, stops, addresses = streams.strips(0)
+    assert (starts, stops) == ([0, 1_448, 2_896, 4_344, 5_792], [1_448, 2_896, 4_344, 5_792, 6_000])
+    assert [address == NOWHERE for address in addresses] == [False, True, False, False, False]
 
 
 def test_what_only_the_capture_missed_was_there_when_it_was_acknowledged() -> None:
@@ -144,10 +145,24 @@ def test_what_only_the_capture_missed_was_there_when_it_was_acknowledged() -> No
     assert streams.segment_of(0, np.array([1_448])).tolist() == [-1]
 
 
+@given(ACTIONS, st.lists(st.tuples(st.integers(0, 1), st.lists(st.integers(-3, 300), max_size=6, unique=True)), max_size=4))
+def test_arrivals_of_many_are_the_progress_of_each(actions: list[Action], asked: list[tuple[int, list[int]]]) -> None:
+    sent = told(actions, handshake=True)
+    streams = reassemble(*with_bytes(sent, [99] * len(sent)))
+    spans = [tuple(pairwise(sorted(cuts)))[::2] for _, cuts in asked]
+    begin = np.cumsum([0, *map(len, spans)])
+    whole = np.array([span for one in spans for span in one], np.int64).reshape(-1, 2)
+    ends, times = streams.arrivals(np.array([side for side, _ in asked], np.int64), begin, whole)
+    for number, (side, _) in enumerate(asked):
+        mine = times[ends[number] : ends[number + 1]]
+        assert (np.diff(mine) >= 0).all()
+        assert np.unique(mine).tolist() == streams.progress(side, spans[number]).tolist()
+
+
 def test_a_stream_without_bytes() -> None:
     streams = Wire().handshake().trace().streams
     assert isinstance(streams, Streams)
-    assert (streams.runs(0), streams.extent(0), streams.progress(0, ((0, 9),)).tolist()) == ([], (0, 0), [])
+    assert (streams.strips(0).starts, streams.extent(0), streams.progress(0, ((0, 9),)).tolist()) == ([], (0, 0), [])
     for look_up in (streams.first_seen, streams.in_order, streams.acked, streams.sacked):
         assert look_up(0, np.array([0, 5])).tolist() == [NEVER, NEVER]
     assert streams.segment_of(7, np.array([0])).tolist() == [-1], "a flow that is not there"

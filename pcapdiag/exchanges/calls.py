@@ -7,10 +7,14 @@ from itertools import pairwise
 from statistics import fmean, median, pstdev
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from pcapdiag.exchanges.abandon import SAME_LEN
-from pcapdiag.exchanges.table import HTTP, Call, Calls, Exchange, Exchanges, Outcome, Protocol
+from pcapdiag.exchanges.ragged import Ragged
+from pcapdiag.exchanges.table import BACKOFFS, CODES, HTTP, PROTOCOLS, SETUP, Calls, Exchange, Exchanges, Outcome, Protocol
 
 if TYPE_CHECKING:
+    from pcapdiag.columns import I32, Bools, Rows
     from pcapdiag.flows.table import Flows
 
 _PATIENCE_NS: Final = 60_000_000_000
@@ -20,6 +24,10 @@ _FIXED_COV: Final = 0.15
 _EXPONENTIAL: Final = (1.6, 2.6)
 _RETRIED_GRPC: Final = frozenset({"4", "8", "14"})
 """DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE."""
+_CONNECT: Final = CODES[Protocol.CONNECT]
+_SETUPS: Final = frozenset(CODES[protocol] for protocol in SETUP)
+_FAMILIES: Final = tuple("http" if protocol in HTTP else protocol.value for protocol in PROTOCOLS)
+"""What the chains of a protocol are filed under, by its place in PROTOCOLS."""
 _LOOKED_AT: Final = 256
 """Open chains of one name or server that a new exchange is compared with: the newest ones."""
 
@@ -27,11 +35,10 @@ _LOOKED_AT: Final = 256
 class _Chain:
     """The attempts of a call so far; failed connects to the server it wanted are attempts, too."""
 
-    __slots__ = ("agent", "attempts", "is_over", "number", "request")
+    __slots__ = ("attempts", "is_over", "number", "request")
 
-    def __init__(self, number: int, agent: int, first: Exchange) -> None:
-        self.number = number
-        self.agent = agent
+    def __init__(self, first: Exchange) -> None:
+        self.number = first.id
         self.attempts = [first]
         self.request: Exchange | None = None if first.protocol is Protocol.CONNECT else first
         """The latest attempt that got as far as a request."""
@@ -69,42 +76,41 @@ class _Chain:
 class _OpenChains:
     """Chains that may go on, to be found by what they are called and by where they go."""
 
-    def __init__(self, flows: Flows) -> None:
-        self._clients, self._servers, self._ports = flows.client.tolist(), flows.server.tolist(), flows.server_port.tolist()
+    def __init__(self, exchanges: Exchanges, flows: Flows) -> None:
+        self._exchanges = exchanges
+        self._routes = list(zip(*(ends[exchanges.flow].tolist() for ends in (flows.client, flows.server, flows.server_port)), strict=True))
+        self._protocols, self._names, self._facts = (column.tolist() for column in (exchanges.protocol, exchanges.name, exchanges.fact))
+        self._ids = [facts.get("x-request-id") for facts in exchanges.facts]
         self._by_key: dict[tuple[object, ...], dict[_Chain, None]] = defaultdict(dict)
 
-    def agent_of(self, exchange: Exchange) -> int:
-        """Its client, index into addresses."""
-        return int(self._clients[exchange.flow])
-
-    def _keys(self, exchange: Exchange, *, to_find: bool) -> list[tuple[object, ...]]:
+    def _keys(self, row: int, *, to_find: bool) -> list[tuple[object, ...]]:
         """Where the chains are filed that an exchange may go on with, or where a chain is filed whose latest attempt it is."""
-        client = self._clients[exchange.flow]
-        server = (client, self._servers[exchange.flow], self._ports[exchange.flow])
-        if exchange.protocol is Protocol.CONNECT:
-            return [("connect", *server), ("request", *server)] if to_find else [("connect", *server)]
-        family = "http" if exchange.protocol in HTTP else exchange.protocol.value
-        keys: list[tuple[object, ...]] = [(client, family, exchange.name)]
-        if not exchange.is_setup:  # requests of other names than its own do not concern a request, unless their ids say so
-            keys += [("connect" if to_find else "request", *server)]
-            keys += [(_id_of(exchange), *server)] if _id_of(exchange) else []
+        route, protocol = self._routes[row], self._protocols[row]
+        if protocol == _CONNECT:
+            return [("connect", route), ("request", route)] if to_find else [("connect", route)]
+        keys: list[tuple[object, ...]] = [(route[0], _FAMILIES[protocol], self._names[row])]
+        if protocol not in _SETUPS:  # requests of other names than its own do not concern a request, unless their ids say so
+            keys.append(("connect" if to_find else "request", route))
+            if request_id := self._ids[self._facts[row]]:
+                keys.append((request_id, route))
         return keys
 
-    def find(self, exchange: Exchange) -> _Chain | None:
-        """The chain that the exchange goes on with: the one that waits longest."""
+    def find(self, row: int, start_ns: int) -> _Chain | None:
+        """The chain that the exchange in a row, which begins then, goes on with: the one that waits longest."""
         fitting: list[_Chain] = []
-        for key in self._keys(exchange, to_find=True) if self._by_key else ():
+        for key in self._keys(row, to_find=True):
             if chains := self._by_key.get(key):
-                waiting = [c for c in chains if not c.is_over and c.last.end_ns + _PATIENCE_NS >= exchange.start_ns]
+                waiting = [c for c in chains if not c.is_over and c.last.end_ns + _PATIENCE_NS >= start_ns]
                 self._by_key[key] = dict.fromkeys(waiting[-_LOOKED_AT:])
-                fitting += [chain for chain in waiting[-_LOOKED_AT:] if chain.goes_on_with(exchange)]
+                exchange = self._exchanges[row] if waiting else None
+                fitting += [chain for chain in waiting[-_LOOKED_AT:] if exchange is not None and chain.goes_on_with(exchange)]
         return min(fitting, key=lambda chain: (chain.last.end_ns, chain.number), default=None)
 
     def keep(self, chain: _Chain) -> None:
         """Files a chain under its latest attempt."""
         if chain.is_over:
             return
-        for key in self._keys(chain.last, to_find=False):
+        for key in self._keys(chain.last.id, to_find=False):
             chains = self._by_key[key]
             chains[chain] = None
             if len(chains) > 2 * _LOOKED_AT:
@@ -113,22 +119,66 @@ class _OpenChains:
 
 def make_calls(exchanges: Exchanges, flows: Flows) -> Calls:
     """Chains exchanges into calls; a call is one exchange unless that failed and was made again within a minute."""
-    agents: dict[int, int] = {}
-    chains: list[_Chain] = []
-    open_chains = _OpenChains(flows)
-    for exchange in exchanges:
-        if exchange.part_of is not None:
-            continue
-        agent = agents.setdefault(open_chains.agent_of(exchange), len(agents))
-        chain = open_chains.find(exchange)
-        if chain is None:
-            chain = _Chain(len(chains), agent, exchange)
+    rows = np.flatnonzero(exchanges.part_of < 0)
+    first_of = np.arange(len(exchanges))
+    """Per exchange the first attempt of its call."""
+    chains = _chained(exchanges, flows, rows)
+    for chain in chains:
+        first_of[[attempt.id for attempt in chain.attempts]] = chain.number
+    order = rows[np.argsort(first_of[rows], kind="stable")]
+    begin = np.flatnonzero(np.diff(first_of[order], prepend=-1))
+    firsts = order[begin]
+    calls = len(firsts)
+    of_exchange = np.full(len(exchanges), -1, np.int32)
+    of_exchange[order] = np.repeat(np.arange(calls), np.diff(begin, append=len(order)))
+    agent, agents = _agents(flows.client[exchanges.flow[firsts]])
+    backoff = np.full(calls, BACKOFFS.index("none"), np.uint8)
+    for chain in chains:
+        gaps_ns = [later.start_ns - sooner.end_ns for sooner, later in pairwise(chain.attempts)]
+        backoff[of_exchange[chain.number]] = BACKOFFS.index(_backoff(gaps_ns))
+    return Calls(
+        agent=agent, start_ns=exchanges.start_ns[firsts], end_ns=np.maximum.reduceat(exchanges.end_ns[order], begin) if calls else begin,
+        backoff=backoff, outcome=exchanges.outcome[order[np.append(begin[1:], len(order))[:calls] - 1]],
+        exchanges=Ragged(np.append(begin, len(order)), order), agents=agents, of_exchange=of_exchange,
+    )  # fmt: skip
+
+
+def _chained(exchanges: Exchanges, flows: Flows, rows: Rows) -> list[_Chain]:
+    """The calls of several attempts; exchanges before the first that may be made again cannot belong to one."""
+    again = np.flatnonzero(~_final(exchanges)[rows])
+    if not len(again):
+        return []
+    open_chains, chains = _OpenChains(exchanges, flows), list[_Chain]()
+    may_go_on = np.zeros(len(exchanges), np.bool_)
+    may_go_on[rows[again]] = True
+    rest = rows[int(again[0]) :]
+    for row, start_ns, opens in zip(rest.tolist(), exchanges.start_ns[rest].tolist(), may_go_on[rest].tolist(), strict=True):
+        chain = open_chains.find(row, start_ns)
+        if chain is not None:
+            chain.add(exchanges[row])
+        elif opens:
+            chain = _Chain(exchanges[row])
             chains.append(chain)
         else:
-            chain.add(exchange)
+            continue
         open_chains.keep(chain)
-    rows = tuple(_call(chain) for chain in chains)
-    return Calls(rows, tuple(agents), {exchange: call.id for call in rows for exchange in call.exchanges})
+    return chains
+
+
+def _agents(clients: I32) -> tuple[I32, tuple[int, ...]]:
+    """Each call's agent, and the agents: clients in the order of their first calls."""
+    hosts, first, number = np.unique(clients, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return np.argsort(order)[number].astype(np.int32), tuple(hosts[order].tolist())
+
+
+def _final(exchanges: Exchanges) -> Bools:
+    """Which exchanges nothing can follow; see _is_final."""
+    asked_again = np.isin(exchanges.outcome, [CODES[Outcome.ABORTED], CODES[Outcome.INCOMPLETE]])
+    for row in np.flatnonzero(exchanges.outcome == CODES[Outcome.ERROR]).tolist():
+        status = int(exchanges.status[row])
+        asked_again[row] = _refused(PROTOCOLS[exchanges.protocol[row]], None if status < 0 else exchanges.texts[status])
+    return (exchanges.attempt < 0) & ~asked_again
 
 
 def _may_be_same(sooner: Exchange, later: Exchange) -> bool:
@@ -157,25 +207,16 @@ def _may_be_retried(exchange: Exchange) -> bool:
         return True
     if exchange.outcome is Outcome.OK:
         return False
-    status = exchange.status
-    if exchange.protocol is Protocol.GRPC:
+    return _refused(exchange.protocol, exchange.status)
+
+
+def _refused(protocol: Protocol, status: str | None) -> bool:
+    """Whether an answer that says no asks for another try."""
+    if protocol is Protocol.GRPC:
         return status is None or status in _RETRIED_GRPC
-    if exchange.protocol in HTTP:
+    if protocol in HTTP:
         return status is None or status == "429" or status >= "500"
     return True
-
-
-def _call(chain: _Chain) -> Call:
-    attempts = chain.attempts
-    return Call(
-        id=chain.number,
-        agent=chain.agent,
-        exchanges=tuple(exchange.id for exchange in attempts),
-        start_ns=attempts[0].start_ns,
-        end_ns=max(exchange.end_ns for exchange in attempts),
-        backoff=_backoff([later.start_ns - sooner.end_ns for sooner, later in pairwise(attempts)]),
-        outcome=attempts[-1].outcome,
-    )
 
 
 def _backoff(gaps_ns: list[int]) -> str:

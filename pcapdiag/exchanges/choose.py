@@ -17,7 +17,7 @@ from pcapdiag.exchanges.pair_tls import TlsPairing
 from pcapdiag.exchanges.table import Protocol
 from pcapdiag.exchanges.tape import Tape
 from pcapdiag.exchanges.tls_talk import Talk
-from pcapdiag.protocols.guess import LOOK_LEN, Application, guess
+from pcapdiag.protocols.guess import LOOK_LEN, START_LEN, Application, guess, starts_h2
 
 if TYPE_CHECKING:
     from pcapdiag.flows.table import TcpTables
@@ -67,7 +67,7 @@ class Chooser:
         syn_ack = flows.syn_ack_ns[flow] != NEVER
         whole = bool((syn_ack or flows.syn_ns[flow] != NEVER) and not flows.one_way[flow])
         begins = client.begins_at(0) and server.begins_at(0)
-        application = guess(client.head(LOOK_LEN), server.head(LOOK_LEN))
+        application = _spoken(client, server)
         if application is Application.UNKNOWN and flows.server_port[flow] == DNS_PORT:
             found = pair_dns_over_tcp(flow, int(flows.client[flow]), client, server)
             self.readings.lookups += found
@@ -101,7 +101,7 @@ class Chooser:
 
     def _read_tunnel(self, flow: int, tunnel: Tunnel, client: Tape, server: Tape, depth: int) -> None:
         """Reads what a connection carries behind CONNECT (RFC 9110 section 9.3.6) or an upgrade to HTTP/2."""
-        application = guess(client.head(LOOK_LEN), server.head(LOOK_LEN))
+        application = _spoken(client, server)
         if tunnel.draft.status == "101" and application is Application.HTTP2:
             pairing = H2Pairing(flow, True, self.losses, int(self.tcp.flows.capture[flow]), self.readings.h2_rows)
             tunnel.draft.ending, tunnel.draft.response = Ending.OPEN, []
@@ -110,6 +110,13 @@ class Chooser:
             self.readings.drafts += [draft for draft in pairing.pair(client, server, closed=False) if draft is not tunnel.draft]
         elif application is not Application.UNKNOWN:
             self._read_as(application, flow, client, server, whole=True, depth=depth)
+
+
+def _spoken(client: Tape, server: Tape) -> Application:
+    """The protocol by the first captured bytes; the most frequent one shows in a few of them."""
+    if starts_h2(client.head(START_LEN), server.head(START_LEN)):
+        return Application.HTTP2
+    return guess(client.head(LOOK_LEN), server.head(LOOK_LEN))
 
 
 def _expect_no_answers(drafts: list[Draft]) -> None:

@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.table import NO_OFFSETS, Exchange, Outcome, Protocol
+from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT
 
 if TYPE_CHECKING:
-    from pcapdiag.columns import I64
+    from collections.abc import Sequence
 
 Span = tuple[int, int]
 Facts = dict[str, str | int | float | bool | None]
@@ -56,12 +54,12 @@ class Draft:
     request: list[Span] = field(default_factory=list)
     response: list[Span] = field(default_factory=list)
     ending: Ending = Ending.OPEN
-    cuts: list[Cut] = field(default_factory=list)
+    cuts: tuple[Cut, ...] = ()
     status: str | None = None
     outcome: Outcome = Outcome.OK
     """What it is if it ends as `ending` says; OPEN ones become aborted or incomplete."""
     aborted_by: str | None = None
-    messages: list[int] = field(default_factory=list)
+    messages: Sequence[int] = ()
     deadline_ns: int | None = None
     attempt: int | None = None
     facts: Facts = field(default_factory=dict)
@@ -81,7 +79,7 @@ class Draft:
     tries: tuple[int, ...] = ()
     frames: tuple[tuple[int, int], ...] = ()
     part_of: Draft | None = None
-    setup: list[Draft] = field(default_factory=list)
+    setup: tuple[Draft, ...] = ()
     id: int = -1
     """Its position among all exchanges, once they are in order."""
 
@@ -104,43 +102,15 @@ class Draft:
         """Its place among all exchanges: by start, flow, first offset."""
         return self.start_ns, self.flow, (self.request or self.response or ((0, 0),))[0][0]
 
-    def finish(self) -> Exchange:
-        """The exchange; its own id and those of its set-up are known by now."""
-        return Exchange(
-            id=self.id,
-            flow=self.flow,
-            protocol=self.protocol,
-            name=self.name,
-            inferred=self.inferred,
-            keys=self.keys,
-            part_of=None if self.part_of is None else self.part_of.id,
-            h2_stream=self.h2_stream,
-            request=tuple(self.request),
-            response=tuple(self.response),
-            start_ns=self.start_ns,
-            request_start_ns=self.request_start_ns,
-            request_end_ns=self.request_end_ns,
-            request_in_order_ns=self.request_in_order_ns,
-            request_acked_ns=self.request_acked_ns,
-            first_byte_ns=self.first_byte_ns,
-            end_ns=self.end_ns,
-            status=self.status,
-            outcome=self.outcome,
-            aborted_by=self.aborted_by,
-            setup=tuple(sorted(phase.id for phase in self.setup)) if self.setup else (),
-            messages=_offsets(self.messages),
-            deadline_ns=self.deadline_ns,
-            attempt=self.attempt,
-            request_len=total_len(self.request),
-            response_len=total_len(self.response),
-            tries=self.tries,
-            frames=self.frames,
-            facts=self.facts,
-        )
+    @property
+    def request_len(self) -> int:
+        """Bytes of the request."""
+        return total_len(self.request)
 
-
-def _offsets(messages: list[int]) -> I64:
-    return np.asarray(messages, np.int64) if messages else NO_OFFSETS
+    @property
+    def response_len(self) -> int:
+        """Bytes of the response."""
+        return total_len(self.response)
 
 
 def total_len(spans: list[Span]) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pcapdiag.exchanges.abandon import settle_abandoned
 from pcapdiag.exchanges.choose import read_flows
 from pcapdiag.exchanges.connects import find_connects
+from pcapdiag.exchanges.gather import gather
 from pcapdiag.exchanges.h2log import H2Log, make_log
 from pcapdiag.exchanges.landing import land
 from pcapdiag.exchanges.lookups import find_lookups
@@ -66,4 +67,4 @@ def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses) ->
     drafts.sort(key=lambda draft: draft.order())
     for number, draft in enumerate(drafts):
         draft.id = number
-    return Paired(Exchanges(tuple(draft.finish() for draft in drafts)), make_log(readings.h2_rows, streams))
+    return Paired(gather(drafts), make_log(readings.h2_rows, streams))

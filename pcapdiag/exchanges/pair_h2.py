@@ -23,7 +23,7 @@ from pcapdiag.protocols.events import (
     StreamReset,
     WindowUpdated,
 )
-from pcapdiag.protocols.http2 import Http2Reader
+from pcapdiag.protocols.http2_look import LookingHttp2Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,16 +68,18 @@ class H2Pairing:
 
     def pair(self, client: Tape, server: Tape, *, closed: bool) -> list[Draft]:
         """All streams, in the order of their ids; `closed`: no reset cut the connection short."""
-        client_reader = Http2Reader(Side.CLIENT, preface_expected=self.whole, at=client.start)
-        server_reader = Http2Reader(Side.SERVER, preface_expected=self.whole, at=server.start)
+        client_reader = LookingHttp2Reader(Side.CLIENT, preface_expected=self.whole, at=client.start)
+        server_reader = LookingHttp2Reader(Side.SERVER, preface_expected=self.whole, at=server.start)
         self._read(2 * self.flow, client, client_reader, server_reader, closed=closed)
         self._read(2 * self.flow + 1, server, server_reader, None, closed=closed)
         for stream in self._streams.values():
             if stream.marks is not None:
                 stream.marks.conclude(stream.draft)
+            if stream.draft.ending is Ending.OPEN and stream.draft.response:
+                _end_unread(stream.draft, server)
         return [self._streams[number].draft for number in sorted(self._streams)]
 
-    def _read(self, fd: int, tape: Tape, reader: Http2Reader, peer: Http2Reader | None, *, closed: bool) -> None:
+    def _read(self, fd: int, tape: Tape, reader: LookingHttp2Reader, peer: LookingHttp2Reader | None, *, closed: bool) -> None:
         self._fd, self._tape = fd, tape
         handlers: dict[type[Event], Callable[..., None]] = {
             DataReceived: self._client_data if fd & 1 == 0 else self._server_data,
@@ -89,7 +91,7 @@ class H2Pairing:
             GoawayReceived: self._goaway,
             Fault: self._fault,
         }
-        for event in tape.play(reader):
+        for event in tape.show(reader):
             if (handle := handlers.get(type(event))) is not None:
                 handle(event)
             if peer is not None and isinstance(event, SettingsReceived) and _HEADER_TABLE_SIZE in event.values:
@@ -192,7 +194,7 @@ class H2Pairing:
         if stream is None:
             return
         refused = self._fd & 1 == 1 and not stream.response_blocks
-        stream.draft.cuts.append(Cut(self._fd, event.end - 1, Outcome.ERROR if refused else Outcome.ABORTED))
+        stream.draft.cuts += (Cut(self._fd, event.end - 1, Outcome.ERROR if refused else Outcome.ABORTED),)
         stream.draft.facts.setdefault("h2_error", event.error_code)
 
     def _goaway(self, event: GoawayReceived) -> None:
@@ -201,7 +203,7 @@ class H2Pairing:
             return
         for number, stream in self._streams.items():
             if number > event.last_stream_id:
-                stream.draft.cuts.append(Cut(self._fd, event.end - 1, Outcome.ABORTED))
+                stream.draft.cuts += (Cut(self._fd, event.end - 1, Outcome.ABORTED),)
                 stream.draft.facts.setdefault("goaway", event.error_code)
 
     def _window(self, event: WindowUpdated) -> None:
@@ -217,7 +219,7 @@ class H2Pairing:
         self._log(event.end, H2Kind.PING_ACK if event.ack else H2Kind.PING, 0, int.from_bytes(event.opaque, signed=True))
 
     def _fault(self, event: Fault) -> None:
-        if self._tape is not None and all(data is not None for _, _, data in self._tape.between(event.at, event.end)):
+        if self._tape is not None and self._tape.has_all(event.at, event.end):
             self.losses.add(Loss.PROTOCOL_FAULT, capture=self.capture)
 
     def _count_block(self, event: HeadersReceived) -> None:
@@ -226,3 +228,11 @@ class H2Pairing:
 
     def _log(self, stop: int, kind: H2Kind, stream_id: int, value: int, end_stream: bool = False) -> None:
         self.log.add((self._fd, stop, kind, stream_id, value, end_stream))
+
+
+def _end_unread(draft: Draft, server: Tape) -> None:
+    """A response goes on in bytes that were not captured, and then nothing: its end is among them, not that of the connection."""
+    stop = draft.response[-1][1]
+    if not server.has_all(stop, stop + 1):
+        draft.ending = Ending.RESPONSE
+        draft.facts["end_unread"] = True

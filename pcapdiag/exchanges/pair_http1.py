@@ -168,7 +168,7 @@ class Http1Pairing:
 
     def _note_damage(self, tape: Tape, event: Fault | BytesUnread) -> None:
         self._damaged = True
-        if isinstance(event, Fault) and all(data is not None for _, _, data in tape.between(event.at, event.end)):
+        if isinstance(event, Fault) and tape.has_all(event.at, event.end):
             self.losses.add(Loss.PROTOCOL_FAULT, capture=self.capture)
 
     # pairing

@@ -168,12 +168,12 @@ def _hand_over(earlier: Draft, owner: Draft) -> None:
     """What a failed connect and its phases were good for is what replaced it."""
     for phase in earlier.setup:
         _attach(phase, owner)
-    earlier.setup.clear()
+    earlier.setup = ()
     earlier.start_ns = earlier.tries[0]
     _attach(earlier, owner)
 
 
 def _attach(phase: Draft, owner: Draft) -> None:
     phase.part_of = owner
-    owner.setup.append(phase)
+    owner.setup += (phase,)
     owner.start_ns = min(owner.start_ns, phase.start_ns)

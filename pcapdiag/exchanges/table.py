@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
 
-from pcapdiag.columns import I64, NEVER
+from pcapdiag.columns import I8, I32, I64, NEVER, U8, Bools, Col, Table
+from pcapdiag.exchanges.ragged import Ragged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
@@ -56,7 +58,7 @@ class Exchange:
     """One exchange. Times are the tap's, in ns since the epoch; NEVER for what was not seen."""
 
     id: int
-    """Its position in Exchanges.rows."""
+    """Its row in Exchanges."""
     flow: int
     protocol: Protocol
     name: str
@@ -129,27 +131,157 @@ HTTP = frozenset({Protocol.HTTP1, Protocol.SSE, Protocol.H2})
 SETUP = frozenset({Protocol.DNS, Protocol.CONNECT, Protocol.TLS_HANDSHAKE})
 
 
-@dataclass(frozen=True, slots=True)
-class Exchanges:
-    """All exchanges, by start, then flow, then offset; row i has id i."""
+PROTOCOLS: Final = tuple(Protocol)
+OUTCOMES: Final = tuple(Outcome)
+KEYS: Final = ("plain", "decrypted", "none")
+ENDS: Final = ("client", "server")
+BACKOFFS: Final = ("none", "immediate", "fixed", "exponential", "jittered")
+CODES: Final[Mapping[Protocol | Outcome, int]] = {
+    **{protocol: code for code, protocol in enumerate(PROTOCOLS)},
+    **{outcome: code for code, outcome in enumerate(OUTCOMES)},
+}
+"""How the columns spell protocols and outcomes: their places in PROTOCOLS and OUTCOMES."""
 
-    rows: tuple[Exchange, ...]
 
-    def __len__(self) -> int:
-        return len(self.rows)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchanges(Table):
+    """All exchanges, by start, then flow, then offset; row i has id i, and exchanges[i] gives it as an Exchange.
+
+    The columns are the fields of Exchange: -1 stands for None, and texts and facts are places in `texts` and `facts`.
+    """
+
+    flow: Annotated[I32, Col("flow id", of="flow")]
+    protocol: Annotated[U8, Col("place in PROTOCOLS")]
+    name: Annotated[I32, Col("place in texts", of="text")]
+    inferred: Annotated[Bools, Col("told from sizes and times, not from content")]
+    keys: Annotated[U8, Col("place in KEYS")]
+    part_of: Annotated[I32, Col("the application exchange this set-up was a phase of; -1", of="exchange")]
+    h2_stream: Annotated[I32, Col("h2 stream; 0: no HTTP/2")]
+    start_ns: Annotated[I64, Col("begin of its wall time", "ns")]
+    request_start_ns: Annotated[I64, Col("first request byte seen; NEVER", "ns")]
+    request_end_ns: Annotated[I64, Col("last request byte first seen; NEVER", "ns")]
+    request_in_order_ns: Annotated[I64, Col("all request bytes seen in order; NEVER", "ns")]
+    request_acked_ns: Annotated[I64, Col("first ACK that covers the last request byte; NEVER", "ns")]
+    first_byte_ns: Annotated[I64, Col("first response byte deliverable in order; NEVER", "ns")]
+    end_ns: Annotated[I64, Col("end of its wall time", "ns")]
+    status: Annotated[I32, Col("place in texts; -1", of="text")]
+    outcome: Annotated[U8, Col("place in OUTCOMES")]
+    aborted_by: Annotated[I8, Col("0 the client, 1 the server; -1")]
+    deadline_ns: Annotated[I64, Col("grpc-timeout; -1", "ns")]
+    attempt: Annotated[I32, Col("attempts before this one, as the request says; -1")]
+    request_len: Annotated[I64, Col("bytes of the request", "bytes")]
+    response_len: Annotated[I64, Col("bytes of the response", "bytes")]
+    fact: Annotated[I32, Col("place in facts", of="fact")]
+    request: Ragged
+    """[start, stop) offsets in the client's stream."""
+    response: Ragged
+    """[start, stop) offsets in the server's stream."""
+    messages: Ragged
+    setup: Ragged
+    tries: Ragged
+    frames: Ragged
+    """(capture, frame)."""
+    texts: tuple[str, ...]
+    facts: tuple[Mapping[str, str | int | float | bool | None], ...]
 
     def __iter__(self) -> Iterator[Exchange]:
-        return iter(self.rows)
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, index: int) -> Exchange:
-        return self.rows[index]
+        """One exchange, made anew each time (raises IndexError)."""
+        row = range(len(self))[index]
+        part_of, status, ended_by = int(self.part_of[row]), int(self.status[row]), int(self.aborted_by[row])
+        deadline_ns, attempt = int(self.deadline_ns[row]), int(self.attempt[row])
+        return Exchange(
+            id=row,
+            flow=int(self.flow[row]),
+            protocol=PROTOCOLS[self.protocol[row]],
+            name=self.texts[self.name[row]],
+            inferred=bool(self.inferred[row]),
+            keys=KEYS[self.keys[row]],
+            part_of=None if part_of < 0 else part_of,
+            h2_stream=int(self.h2_stream[row]),
+            request=tuple(map(tuple, self.request[row].tolist())),
+            response=tuple(map(tuple, self.response[row].tolist())),
+            start_ns=int(self.start_ns[row]),
+            request_start_ns=int(self.request_start_ns[row]),
+            request_end_ns=int(self.request_end_ns[row]),
+            request_in_order_ns=int(self.request_in_order_ns[row]),
+            request_acked_ns=int(self.request_acked_ns[row]),
+            first_byte_ns=int(self.first_byte_ns[row]),
+            end_ns=int(self.end_ns[row]),
+            status=None if status < 0 else self.texts[status],
+            outcome=OUTCOMES[self.outcome[row]],
+            aborted_by=None if ended_by < 0 else ENDS[ended_by],
+            setup=tuple(self.setup[row].tolist()),
+            messages=self.messages[row],
+            deadline_ns=None if deadline_ns < 0 else deadline_ns,
+            attempt=None if attempt < 0 else attempt,
+            request_len=int(self.request_len[row]),
+            response_len=int(self.response_len[row]),
+            tries=tuple(self.tries[row].tolist()),
+            frames=tuple(map(tuple, self.frames[row].tolist())),
+            facts=self.facts[self.fact[row]],
+        )
+
+    @property
+    def rows(self) -> tuple[Exchange, ...]:
+        """All of them at once: for few."""
+        return tuple(self)
+
+    def where(self, mask: Bools) -> Iterator[Exchange]:
+        """Those for which the mask holds."""
+        return map(self.__getitem__, np.flatnonzero(mask).tolist())
+
+    def is_any(self, *protocols: Protocol) -> Bools:
+        """Which of them are of one of these protocols."""
+        found: Bools = np.isin(self.protocol, [CODES[protocol] for protocol in protocols])
+        return found
+
+    def ended(self, *outcomes: Outcome) -> Bools:
+        """Which of them ended in one of these ways."""
+        found: Bools = np.isin(self.outcome, [CODES[outcome] for outcome in outcomes])
+        return found
+
+    def by_flow(self, mask: Bools, flow_count: int) -> Ragged:
+        """The ids of those for which the mask holds, per flow of so many, ascending."""
+        rows = np.flatnonzero(mask)
+        order = np.argsort(self.flow[rows], kind="stable")
+        return Ragged(np.searchsorted(self.flow[rows][order], np.arange(flow_count + 1)), rows[order])
+
+    def of_flow(self, flow: int) -> Iterator[Exchange]:
+        """The exchanges of one flow."""
+        return self.where(self.flow == flow)
+
+    def has_fact(self, name: str) -> Bools:
+        """Which of them have a fact of that name."""
+        return self._of_facts([name in facts for facts in self.facts])
+
+    def fact_holds(self, name: str) -> Bools:
+        """For which of them the fact of that name is there, and neither 0 nor empty nor False."""
+        return self._of_facts([bool(facts.get(name)) for facts in self.facts])
+
+    def _of_facts(self, holds: list[bool]) -> Bools:
+        found: Bools = np.array(holds, np.bool_)[self.fact]
+        return found
+
+    @property
+    def is_setup(self) -> Bools:
+        """Which of them are lookups, connects and handshakes."""
+        return self.is_any(*SETUP)
+
+    @property
+    def is_stream(self) -> Bools:
+        """Which of them are token streams; see Exchange.is_stream."""
+        found: Bools = self.is_any(Protocol.SSE, Protocol.WEBSOCKET) | (self.is_any(Protocol.GRPC) & (self.messages.counts > 1))
+        return found
 
     def to_frame(self) -> pd.DataFrame:
         """One row per exchange, as a pandas DataFrame."""
         import pandas as pd  # noqa: PLC0415 - 0.3 s that only tables at the edge should cost
 
         names = [n for n in Exchange.__slots__ if n not in {"facts", "messages", "frames", "request", "response"}]
-        return pd.DataFrame([{n: getattr(row, n) for n in names} for row in self.rows], columns=names)
+        return pd.DataFrame([{n: getattr(row, n) for n in names} for row in self], columns=names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,11 +299,49 @@ class Call:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Calls:
-    """All calls, and the agents (client hosts, as indices into addresses) that made them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls(Table):
+    """All calls; row i has id i, and calls[i] gives it as a Call."""
 
-    rows: tuple[Call, ...]
+    agent: Annotated[I32, Col("index into agents", of="agent")]
+    start_ns: Annotated[I64, Col("begin of the first attempt", "ns")]
+    end_ns: Annotated[I64, Col("end of the last attempt to end", "ns")]
+    backoff: Annotated[U8, Col("place in BACKOFFS")]
+    outcome: Annotated[U8, Col("of the last attempt: place in OUTCOMES")]
+    exchanges: Ragged
+    """Ids of the attempts."""
     agents: tuple[int, ...]
-    of_exchange: Mapping[int, int]
-    """Exchange id -> call id, for exchanges that are part of no other."""
+    """The client hosts that made them, as indices into addresses."""
+    of_exchange: I32
+    """Call of each exchange; -1 for those that are part of another."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Call], agents: tuple[int, ...], exchange_count: int) -> Calls:
+        """The table of calls, of which row i has id i, over so many exchanges."""
+        attempts = Ragged.of([row.exchanges for row in rows])
+        of_exchange = np.full(exchange_count, -1, np.int32)
+        of_exchange[attempts.values] = np.repeat(np.arange(len(rows), dtype=np.int32), attempts.counts)
+        return cls(
+            agent=np.fromiter((row.agent for row in rows), np.int32, len(rows)),
+            start_ns=np.fromiter((row.start_ns for row in rows), np.int64, len(rows)),
+            end_ns=np.fromiter((row.end_ns for row in rows), np.int64, len(rows)),
+            backoff=np.fromiter((BACKOFFS.index(row.backoff) for row in rows), np.uint8, len(rows)),
+            outcome=np.fromiter((CODES[row.outcome] for row in rows), np.uint8, len(rows)),
+            exchanges=attempts, agents=agents, of_exchange=of_exchange,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[Call]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, index: int) -> Call:
+        """One call, made anew each time (raises IndexError)."""
+        row = range(len(self))[index]
+        return Call(
+            id=row, agent=int(self.agent[row]), exchanges=tuple(self.exchanges[row].tolist()), start_ns=int(self.start_ns[row]),
+            end_ns=int(self.end_ns[row]), backoff=BACKOFFS[self.backoff[row]], outcome=OUTCOMES[self.outcome[row]],
+        )  # fmt: skip
+
+    @property
+    def rows(self) -> tuple[Call, ...]:
+        """All of them at once: for few."""
+        return tuple(self)

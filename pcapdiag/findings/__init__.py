@@ -5,8 +5,10 @@ Pure types (types), pure functions (summary, reach, parents, rank); scores and s
 
 from __future__ import annotations
 
+from pcapdiag.findings.defects import SHOWN, Defect, concluded, shown
 from pcapdiag.findings.dissect import dissect_cited
 from pcapdiag.findings.parents import ANY_CAUSE, PARENTS
+from pcapdiag.findings.placed import place_findings, place_signs
 from pcapdiag.findings.rank import rank, verdict
 from pcapdiag.findings.run import conclude, see, see_across
 from pcapdiag.findings.shares import Share, shares
@@ -31,10 +33,12 @@ from pcapdiag.findings.types import (
 __all__ = [
     "ANY_CAUSE",
     "PARENTS",
+    "SHOWN",
     "AgentSummary",
     "ConcludeOf",
     "Conclusion",
     "CrossSignsOf",
+    "Defect",
     "Detector",
     "Diagnosis",
     "Domain",
@@ -49,11 +53,15 @@ __all__ = [
     "SignsOf",
     "Summary",
     "conclude",
+    "concluded",
     "dissect_cited",
+    "place_findings",
+    "place_signs",
     "rank",
     "see",
     "see_across",
     "shares",
+    "shown",
     "stalls_of",
     "summarise",
     "verdict",

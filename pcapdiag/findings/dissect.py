@@ -11,9 +11,7 @@ from pcapdiag.capture import tshark
 from pcapdiag.exchanges.table import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pcapdiag.findings.types import Diagnosis, Failure
+    from pcapdiag.findings.types import Diagnosis
     from pcapdiag.trace import Tables
 
 MOST_FRAMES: Final = 60
@@ -22,26 +20,24 @@ MOST_FRAMES: Final = 60
 _DECODE_AS: Final = {Protocol.H2: "http2", Protocol.GRPC: "http2", Protocol.HTTP1: "http", Protocol.SSE: "http"}
 
 
-def dissect_cited(diagnosis: Diagnosis, paths: Sequence[str]) -> Diagnosis:
-    """The diagnosis with dissections of its evidence frames, or with notes that say why there are none.
-
-    `paths` are the inputs in the order given, unreadable ones included.
-    """
-    frames = _cited(diagnosis)
+def dissect_cited(diagnosis: Diagnosis) -> Diagnosis:
+    """The diagnosis with dissections of its evidence frames, or with notes that say why there are none."""
+    tables = diagnosis.tables
+    frames = {tables.place(*frame): frame for frame in _cited(diagnosis)}
     dissections: dict[tuple[int, int], str] = {}
     notes: list[str] = []
     try:
-        for capture, path in enumerate(_readable(paths, diagnosis.failures)):
-            wanted = [number for of, number in frames if of == capture]
+        for index, (capture, file) in enumerate(tables.files):
+            wanted = [number for of, number in frames if of == index]
             if not wanted:
                 continue
-            if not Path(path).is_file():
-                notes.append(f"--dissect: {path}: tshark needs a file that can be read a second time")
+            if file.path is None or not Path(file.path).is_file():
+                notes.append(f"--dissect: {file.name}: tshark needs a file that can be read a second time")
                 continue
-            texts = tshark.dissect(path, wanted, decode_as=_decode_as(diagnosis.tables, capture))
-            dissections.update({(capture, number): texts[number] for number in wanted if number in texts})
+            texts = tshark.dissect(file.path, wanted, decode_as=_decode_as(tables, capture))
+            dissections.update({frames[index, number]: texts[number] for number in wanted if number in texts})
             if missing := len(set(wanted) - set(texts)):
-                notes.append(f"--dissect: {path}: tshark gave nothing for {missing} of {len(wanted)} cited frames")
+                notes.append(f"--dissect: {file.name}: tshark gave nothing for {missing} of {len(wanted)} cited frames")
     except tshark.NoTsharkError as error:
         notes.append(f"--dissect: {error}; the diagnosis does not need it")
     return replace(diagnosis, dissections=dissections, notes=(*diagnosis.notes, *notes))
@@ -52,12 +48,6 @@ def _cited(diagnosis: Diagnosis) -> list[tuple[int, int]]:
     rounds = zip_longest(*([(f.capture, f.number) for f in finding.conclusion.frames] for finding in diagnosis.findings))
     distinct = dict.fromkeys(frame for frame in chain.from_iterable(rounds) if frame is not None)
     return list(distinct)[:MOST_FRAMES]
-
-
-def _readable(paths: Sequence[str], failures: Sequence[Failure]) -> list[str]:
-    """The path of every capture: an input that failed has no index (its failure begins with its path)."""
-    failed = [failure.what for failure in failures if failure.where == "input"]
-    return [path for path in paths if not any(what.startswith(f"{path}: ") for what in failed)]
 
 
 def _decode_as(tables: Tables, capture: int) -> dict[str, str]:

@@ -117,16 +117,16 @@ def _starts(child: Conclusion, tables: Tables) -> Intervals:
     """When a symptom shows; one without seconds of its own shows where its exchanges end."""
     if child.intervals:
         return child.intervals
-    ends = ((exchange, tables.exchanges[exchange].end_ns) for exchange in child.exchanges)
-    return tuple((exchange, end, end) for exchange, end in ends)
+    ends = tables.exchanges.end_ns[list(child.exchanges)].tolist()
+    return tuple((exchange, end, end) for exchange, end in zip(child.exchanges, ends, strict=True))
 
 
 def _windows(parent: Conclusion, tables: Tables) -> list[tuple[int, int]]:
     """When a cause was at work; one without seconds of its own, during the whole of its exchanges."""
     if parent.intervals:
         return [(start, end) for _, start, end in parent.intervals]
-    rows = (tables.exchanges[exchange] for exchange in parent.exchanges)
-    return [(row.start_ns, row.end_ns) for row in rows]
+    rows = list(parent.exchanges)
+    return list(zip(tables.exchanges.start_ns[rows].tolist(), tables.exchanges.end_ns[rows].tolist(), strict=True))
 
 
 def _in_time(starts: Intervals, windows: list[tuple[int, int]]) -> bool:

@@ -12,6 +12,9 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from pcapdiag.exchanges.table import PROTOCOLS
 from pcapdiag.findings.parents import PARENTS, find_parents
 from pcapdiag.findings.reach import Clock
 from pcapdiag.findings.severity import severity_of
@@ -160,8 +163,8 @@ def _blast(reach: Reach) -> float:
 
 
 def _calls(reach: Reach, tables: Tables) -> tuple[int, ...]:
-    calls = {tables.calls.of_exchange.get(exchange) for exchange in reach.roots}
-    return tuple(sorted(call for call in calls if call is not None))
+    calls = np.unique(tables.calls.of_exchange[list(reach.roots)])
+    return tuple(calls[calls >= 0].tolist())
 
 
 def _order(finding: Finding, reach: Reach) -> tuple[object, ...]:
@@ -174,13 +177,14 @@ def _order(finding: Finding, reach: Reach) -> tuple[object, ...]:
 def _fingerprint(conclusion: Conclusion, reach: Reach, clock: Clock) -> str:
     """SHA-256 of what makes the fault the same fault in another capture: no times, no counts, no ephemeral port."""
     tables = clock.tables
-    rows = [tables.exchanges[exchange] for exchange in sorted(reach.roots)]
-    names = {str(name) for row in rows if (name := row.facts.get("server_name"))}
+    roots, exchanges = list(reach.roots), tables.exchanges
+    facts = (exchanges.facts[place] for place in np.unique(exchanges.fact[roots]).tolist())
+    names = {str(name) for said in facts if (name := said.get("server_name"))}
     what = [
         conclusion.code,
         sorted(tables.addresses.text(client) for client in reach.clients),
         sorted(names) or sorted(tables.addresses.endpoint(*server) for server in reach.servers),
-        sorted({row.protocol.value for row in rows}),
+        sorted(PROTOCOLS[code].value for code in np.unique(exchanges.protocol[roots]).tolist()),
         conclusion.identity,
     ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pcapdiag.findings.summary import agents_of, roots_of, union_ns
+import numpy as np
+
+from pcapdiag.findings.summary import agents_of, per_agent_ns, roots_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pcapdiag.columns import I64
     from pcapdiag.findings.types import Conclusion
     from pcapdiag.stalls.ledger import Ledger
     from pcapdiag.trace import Tables
@@ -46,50 +48,45 @@ class Clock:
 
     tables: Tables
     ledger: Ledger
-    roots: tuple[int, ...]
+    roots: I64
     """Root of each exchange."""
-    agents: tuple[int, ...]
+    agents: I64
     """Agent of each exchange."""
 
     @classmethod
     def of(cls, tables: Tables, ledger: Ledger) -> Clock:
         """Computes roots and agents."""
-        return cls(tables, ledger, tuple(roots_of(tables)), tuple(agents_of(tables)))
+        return cls(tables, ledger, roots_of(tables), agents_of(tables))
 
     def reach(self, conclusion: Conclusion) -> Reach:
         """What it hits: by its exchanges, its intervals and its flows."""
-        hit = {*conclusion.exchanges, *(exchange for exchange, _, _ in conclusion.intervals)}
-        flows = {*conclusion.flows, *(self.tables.exchanges[exchange].flow for exchange in hit)}
+        hit = np.unique(np.array([*conclusion.exchanges, *(exchange for exchange, _, _ in conclusion.intervals)], np.int64))
+        flows = np.union1d(np.array(conclusion.flows, np.int64), self.tables.exchanges.flow[hit])
         columns = self.tables.flows
         starts = [start for _, start, _ in conclusion.intervals] or [frame.ts_ns for frame in conclusion.frames]
         return Reach(
-            roots=frozenset(self.roots[exchange] for exchange in hit),
-            agents=frozenset(self.agents[exchange] for exchange in hit),
-            flows=frozenset(flows),
-            servers=frozenset((int(columns.server[flow]), int(columns.server_port[flow])) for flow in flows),
-            clients=frozenset(int(columns.client[flow]) for flow in flows),
+            roots=frozenset(self.roots[hit].tolist()),
+            agents=frozenset(self.agents[hit].tolist()),
+            flows=frozenset(flows.tolist()),
+            servers=frozenset(zip(columns.server[flows].tolist(), columns.server_port[flows].tolist(), strict=True)),
+            clients=frozenset(columns.client[flows].tolist()),
             start_ns=min(starts, default=None),
         )
 
     def blocked_ns(self, intervals: Iterable[tuple[int, int, int]]) -> int:
         """Union on the clock per agent, summed over agents."""
-        per_agent: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for exchange, start, end in intervals:
-            per_agent[self.agents[exchange]].append((start, end))
-        return sum(map(union_ns, per_agent.values()))
+        exchange, start_ns, end_ns = np.array(list(intervals), np.int64).reshape(-1, 3).T
+        return sum(per_agent_ns(self.agents[exchange], start_ns, end_ns).values())
 
     def perceived_ns(self, intervals: Intervals) -> int:
         """Time without new in-order bytes: every token stream's own silence, and the union of the rest per agent."""
-        streams: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        rest = []
-        for exchange, start, end in intervals:
-            if self.tables.exchanges[exchange].is_stream:
-                streams[exchange].append((start, end))
-            else:
-                rest.append((exchange, start, end))
-        return sum(map(union_ns, streams.values())) + self.blocked_ns(rest)
+        exchange, start_ns, end_ns = np.array(intervals, np.int64).reshape(-1, 3).T
+        streamed = self.tables.exchanges.is_stream[exchange]
+        silent_ns = per_agent_ns(exchange[streamed], start_ns[streamed], end_ns[streamed])
+        rest_ns = per_agent_ns(self.agents[exchange[~streamed]], start_ns[~streamed], end_ns[~streamed])
+        return sum(silent_ns.values()) + sum(rest_ns.values())
 
     def wall_ns(self, exchanges: Iterable[int]) -> int:
         """Union on the clock of whole exchanges per agent, summed over agents."""
-        rows = (self.tables.exchanges[exchange] for exchange in exchanges)
-        return self.blocked_ns((row.id, row.start_ns, row.end_ns) for row in rows)
+        rows, table = np.array(list(exchanges), np.int64), self.tables.exchanges
+        return sum(per_agent_ns(self.agents[rows], table.start_ns[rows], table.end_ns[rows]).values())

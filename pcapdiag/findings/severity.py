@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pcapdiag.exchanges.table import Outcome
+from pcapdiag.exchanges.table import CODES, Outcome
 from pcapdiag.findings.types import Domain, FindingKind, Severity
 from pcapdiag.stalls.sign import CLIENT_THINK, PROPAGATION, QUEUEING, Tier
 
@@ -29,7 +29,7 @@ FLOORS: Final[tuple[tuple[Severity, int, int], ...]] = (
 DOUBTFUL_BELOW: Final = 0.5
 """Confidence under which a finding stops at medium."""
 
-_FAILED = frozenset({Outcome.ERROR, Outcome.ABORTED})
+_FAILED = frozenset({CODES[Outcome.ERROR], CODES[Outcome.ABORTED]})
 _WAITED_TOO_LONG = frozenset({"4", "408", "504", "524"})
 """Answers that say so: gRPC DEADLINE_EXCEEDED; HTTP 408 and 504 (RFC 9110 sections 15.5.9, 15.6.5), 524 of a CDN."""
 _BETWEEN = frozenset({PROPAGATION.code, QUEUEING.code, CLIENT_THINK.code})
@@ -60,7 +60,8 @@ def _by_cost(blocked_ns: int, wall_ns: int) -> Severity:
 def _failed_of_it(conclusion: Conclusion, detector: Detector, clock: Clock) -> bool:
     """Did an exchange fail because of it: as the outcome it names, or in the stall it owns?"""
     hit = {*conclusion.exchanges, *(exchange for exchange, _, _ in conclusion.intervals)}
-    failed = [row for row in (clock.tables.exchanges[exchange] for exchange in hit) if row.outcome in _FAILED]
+    exchanges = clock.tables.exchanges
+    failed = [exchanges[exchange] for exchange in sorted(hit) if exchanges.outcome[exchange] in _FAILED]
     if conclusion.kind is FindingKind.OUTCOME:
         return bool(failed)
     owned = {exchange for exchange, _, _ in conclusion.intervals}

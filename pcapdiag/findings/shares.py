@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pcapdiag.findings.types import Conclusion, FindingKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pcapdiag.columns import I32, Rows
     from pcapdiag.stalls.ledger import Entry, Ledger
     from pcapdiag.stalls.sign import Frame, Sign
     from pcapdiag.trace import Tables
@@ -79,22 +83,24 @@ class Share:
 
 def shares(ledger: Ledger, code: str, tables: Tables) -> Iterable[Share]:
     """The counted entries with label `code`, one share per (client host, server), the costliest first."""
-    groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    for entry in ledger.entries(code):
-        flow = tables.exchanges[entry.owner].flow
-        groups[tables.addresses.text(int(tables.flows.client[flow])), tables.server(flow)].append(entry)
-    found = [_share(client, server, entries, tables) for (client, server), entries in groups.items()]
+    rows = ledger.rows(code)
+    flow = tables.exchanges.flow[ledger.owner[rows]]
+    columns = (tables.flows.client[flow], tables.flows.server[flow], tables.flows.server_port[flow])
+    order = np.lexsort((rows, *columns))
+    ends = np.stack(columns)[:, order]
+    edges = [*np.flatnonzero((np.diff(ends, axis=1, prepend=-1) != 0).any(axis=0)).tolist(), len(rows)]
+    found = [_share(ledger, rows[order[a:b]], flow[order[a:b]], tables) for a, b in pairwise(edges)]
     return sorted(found, key=lambda share: (-share.stall_ns, share.client, share.server))
 
 
-def _share(client: str, server: str, entries: list[Entry], tables: Tables) -> Share:
-    exchanges = sorted({entry.owner for entry in entries})
-    signs = {id(entry.sign): entry.sign for entry in entries if entry.sign is not None}
+def _share(ledger: Ledger, rows: Rows, flow: I32, tables: Tables) -> Share:
+    owner, start_ns, end_ns = ledger.owner[rows], ledger.start_ns[rows], ledger.end_ns[rows]
+    signs = [ledger.signs[place] for place in dict.fromkeys(ledger.sign[rows].tolist()) if place >= 0]
+    longest = np.lexsort((start_ns, start_ns - end_ns))[0]
     return Share(
-        client=client, server=server, stall_ns=sum(entry.duration_ns for entry in entries),
-        intervals=tuple((entry.owner, entry.start_ns, entry.end_ns) for entry in entries), exchanges=tuple(exchanges),
-        flows=tuple(sorted({tables.exchanges[exchange].flow for exchange in exchanges})),
-        signs=tuple(sorted(signs.values(), key=lambda sign: (sign.start_ns, sign.end_ns))),
-        longest=max(entries, key=lambda entry: (entry.duration_ns, -entry.start_ns)),
-        at_least=any(sign.at_least for sign in signs.values()),
+        client=tables.addresses.text(int(tables.flows.client[flow[0]])), server=tables.server(int(flow[0])),
+        stall_ns=int((end_ns - start_ns).sum()), intervals=tuple(zip(owner.tolist(), start_ns.tolist(), end_ns.tolist(), strict=True)),
+        exchanges=tuple(np.unique(owner).tolist()), flows=tuple(np.unique(flow).tolist()),
+        signs=tuple(sorted(signs, key=lambda sign: (sign.start_ns, sign.end_ns))), longest=ledger.entry(int(rows[longest])),
+        at_least=any(sign.at_least for sign in signs),
     )  # fmt: skip

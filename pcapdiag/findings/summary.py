@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pcapdiag.stalls.sign import CLIENT_PRODUCE, CLIENT_THINK, DELIVERY, NOT_CAUSES, PROPAGATION, TRANSFER, UNATTRIBUTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pcapdiag.columns import I64
     from pcapdiag.stalls.ledger import Entry, Ledger
     from pcapdiag.trace import Tables
 
@@ -65,38 +68,41 @@ class Summary:
 
 def summarise(tables: Tables, ledger: Ledger) -> Summary:
     """Sums a closed ledger."""
-    agent_of = agents_of(tables)
-    wall: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    blocked: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    counts: dict[int, int] = defaultdict(int)
-    stalled = 0
-    for exchange in sorted(ledger.counted):
-        agent, row, stalls = agent_of[exchange], tables.exchanges[exchange], stalls_of(ledger, exchange)
-        wall[agent].append((row.start_ns, row.end_ns))
-        claimed = (entry for entry in ledger.exchanges[exchange] if entry.sign is not None and entry.label.code not in NOT_CAUSES)
-        blocked[agent] += [(entry.start_ns, entry.end_ns) for entry in (*stalls, *claimed)]
-        counts[agent] += 1
-        stalled += bool(stalls)
-    for entry in ledger.calls:
-        agent = tables.calls.rows[entry.owner].agent
-        wall[agent].append((entry.start_ns, entry.end_ns))
-        if entry.label.code not in NO_STALL:
-            blocked[agent].append((entry.start_ns, entry.end_ns))
-    hosts = {index: tables.addresses.text(address) for index, address in enumerate(tables.calls.agents)}
+    agent_of, exchanges, calls = agents_of(tables), tables.exchanges, tables.calls
+    counted = np.flatnonzero(ledger.counted)
+    between = np.array([(calls.agent[e.owner], e.start_ns, e.end_ns, e.label.code not in NO_STALL) for e in ledger.calls], np.int64)
+    agent, start_ns, end_ns, still = between.reshape(-1, 4).T
+    wall_ns = per_agent_ns(
+        np.concatenate([agent_of[counted], agent]),
+        np.concatenate([exchanges.start_ns[counted], start_ns]),
+        np.concatenate([exchanges.end_ns[counted], end_ns]),
+    )
+    stalls = ledger.is_stall() & ~ledger.labelled(*NO_STALL) & ledger.counted[ledger.owner]
+    claimed = (ledger.sign >= 0) & ~ledger.labelled(*NOT_CAUSES) & ledger.counted[ledger.owner]
+    blocked, between_ = np.flatnonzero(stalls | claimed), np.flatnonzero(still)
+    blocked_ns = per_agent_ns(
+        np.concatenate([agent_of[ledger.owner[blocked]], agent[between_]]),
+        np.concatenate([ledger.start_ns[blocked], start_ns[between_]]),
+        np.concatenate([ledger.end_ns[blocked], end_ns[between_]]),
+    )
     by_label = ledger.by_label_ns()
+    made = np.bincount(agent_of[counted][agent_of[counted] >= 0], minlength=len(calls.agents)).tolist()
     return Summary(
         agents=tuple(
-            AgentSummary(id=a, host=host, exchanges=counts[a], wall_ns=union_ns(wall[a]), blocked_ns=union_ns(blocked[a]))
-            for a, host in hosts.items()
+            AgentSummary(
+                id=number, host=tables.addresses.text(address), exchanges=made[number],
+                wall_ns=wall_ns.get(number, 0), blocked_ns=blocked_ns.get(number, 0),
+            )
+            for number, address in enumerate(calls.agents)
         ),
-        exchanges=len(ledger.counted),
-        stalled_exchanges=stalled,
-        wall_ns=sum(map(union_ns, wall.values())),
-        blocked_ns=sum(map(union_ns, blocked.values())),
+        exchanges=len(counted),
+        stalled_exchanges=len(np.unique(ledger.owner[stalls])),
+        wall_ns=sum(wall_ns.values()),
+        blocked_ns=sum(blocked_ns.values()),
         by_label_ns=by_label,
         by_cause_ns={code: ns for code, ns in by_label.items() if code not in NOT_CAUSES},
         unattributed_ns=by_label.get(UNATTRIBUTED.code, 0),
-    )
+    )  # fmt: skip
 
 
 def stalls_of(ledger: Ledger, exchange: int) -> tuple[Entry, ...]:
@@ -105,37 +111,42 @@ def stalls_of(ledger: Ledger, exchange: int) -> tuple[Entry, ...]:
     return tuple(entry for entry in ledger.exchanges[exchange] if entry.duration_ns > trigger_ns and entry.label.code not in NO_STALL)
 
 
-def roots_of(tables: Tables) -> list[int]:
+def roots_of(tables: Tables) -> I64:
     """Exchange id -> id of the exchange it is, in the end, a part of; itself when it is part of none."""
-    roots = []
-    for exchange in tables.exchanges:
-        root = exchange
-        while root.part_of is not None:
-            root = tables.exchanges[root.part_of]
-        roots.append(root.id)
+    roots = np.arange(len(tables.exchanges))
+    while len(inner := np.flatnonzero(tables.exchanges.part_of[roots] >= 0)):
+        roots[inner] = tables.exchanges.part_of[roots[inner]]
     return roots
 
 
-def agents_of(tables: Tables) -> list[int]:
+def agents_of(tables: Tables) -> I64:
     """Exchange id -> agent: its call's, else the one at its flow's client address, else NO_AGENT."""
-    by_host = {address: agent for agent, address in enumerate(tables.calls.agents)}
-    agents = []
-    for root in roots_of(tables):
-        call = tables.calls.of_exchange.get(root)
-        if call is not None:
-            agents.append(tables.calls.rows[call].agent)
-        else:
-            agents.append(by_host.get(int(tables.flows.client[tables.exchanges[root].flow]), NO_AGENT))
+    roots, calls = roots_of(tables), tables.calls
+    agents = np.full(len(roots), NO_AGENT)
+    call = calls.of_exchange[roots]
+    known = call >= 0
+    agents[known] = calls.agent[call[known]]
+    by_host = {address: agent for agent, address in enumerate(calls.agents)}
+    for exchange in np.flatnonzero(~known).tolist():
+        agents[exchange] = by_host.get(int(tables.flows.client[tables.exchanges.flow[roots[exchange]]]), NO_AGENT)
     return agents
+
+
+def per_agent_ns(agent: I64, start_ns: I64, end_ns: I64) -> dict[int, int]:
+    """Agent -> how much of the clock its intervals [start, end) cover together."""
+    order = np.lexsort((start_ns, agent))
+    agent, start_ns, end_ns = agent[order], start_ns[order], end_ns[order]
+    edges = [*np.flatnonzero(np.diff(agent, prepend=agent[:1] - 1)).tolist(), len(agent)]
+    return {int(agent[a]): _covered_ns(start_ns[a:b], end_ns[a:b]) for a, b in pairwise(edges)}
 
 
 def union_ns(intervals: Iterable[tuple[int, int]]) -> int:
     """How much of the clock [start, end) intervals cover together."""
-    total, reach = 0, None
-    for start, end in sorted(intervals):
-        if reach is None or start > reach:
-            reach = start
-        if end > reach:
-            total += end - reach
-            reach = end
-    return total
+    start_ns, end_ns = np.array(sorted(intervals), np.int64).reshape(-1, 2).T
+    return _covered_ns(start_ns, end_ns)
+
+
+def _covered_ns(start_ns: I64, end_ns: I64) -> int:
+    """The same of intervals by start."""
+    reached = np.maximum.accumulate(np.concatenate([start_ns[:1], end_ns]))[:-1]
+    return int(np.maximum(end_ns - np.maximum(start_ns, reached), 0).sum())

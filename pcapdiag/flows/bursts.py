@@ -23,9 +23,9 @@ class Load:
 
     __slots__ = ("_before", "_ts_ns", "link_bps", "measured", "rows")
 
-    def __init__(self, packets: Packets, captures: tuple[Capture, ...], *, capture: int, dst: int) -> None:
-        """Args: all packets; the captures; index of the capture; receiver as index into addresses."""
-        rows = np.flatnonzero((packets.dst == dst) & (packets.capture == capture))
+    def __init__(self, packets: Packets, captures: tuple[Capture, ...], *, capture: int, dst: int, aside: I64) -> None:
+        """Args: all packets; the captures; index of the capture; receiver as index into addresses; rows that are copies."""
+        rows = np.setdiff1d(np.flatnonzero((packets.dst == dst) & (packets.capture == capture)), aside, assume_unique=True)
         self.rows: Rows = rows[np.argsort(packets.ts_ns[rows], kind="stable")]
         self._ts_ns: I64 = packets.ts_ns[self.rows]
         self._before: I64 = np.concatenate([[0], np.cumsum(packets.frame_len[self.rows], dtype=np.int64)])

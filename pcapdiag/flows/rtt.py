@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from pcapdiag.columns import I64, NEVER
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, TcpTables, Vantage
+from pcapdiag.flows.within import least_within, search_within
 
 _NEAR_NS = 1_000_000_000
 """A sample further than this from the moment asked about does not speak for it (RFC 6298 asks for fresh samples)."""
@@ -103,3 +106,67 @@ class RoundTrips:
         if shake >= 0 and at < NEVER:
             ts_ns, rtt_ns = np.concatenate([[at], ts_ns]), np.concatenate([[shake], rtt_ns])
         return Samples(ts_ns, rtt_ns)
+
+
+class _Half(NamedTuple):
+    """The samples of one half of every flow, by flow, then by when the measured packet was sent."""
+
+    begin: I64
+    """Per flow, and one behind the last: where its samples begin."""
+    sent_ns: I64
+    rtt_ns: I64
+
+
+class AllRoundTrips:
+    """What RoundTrips says of one flow, for all flows at once; -1 for what is unknown."""
+
+    __slots__ = ("_far", "_flows", "far_floor_ns", "near_floor_ns", "whole_ns")
+
+    def __init__(self, tcp: TcpTables) -> None:
+        self._flows = tcp.flows
+        self._far = _half(tcp, SERVER_TO_CLIENT)
+        self.far_floor_ns = _floors(self._far)
+        """Per flow the least round trip between the tap and the server."""
+        self.near_floor_ns = _floors(_half(tcp, CLIENT_TO_SERVER))
+        """Per flow the least round trip between the tap and the client."""
+        far, near, vantage = self.far_floor_ns, self.near_floor_ns, tcp.flows.vantage
+        one_sided = ((vantage == Vantage.CLIENT) & (far >= 0)) | ((vantage == Vantage.SERVER) & (near >= 0))
+        known = one_sided | ((far >= 0) & (near >= 0))
+        self.whole_ns: I64 = np.where(known, np.maximum(far, 0) + np.maximum(near, 0), -1)
+        """Per flow the least round trip between both ends."""
+
+    def server_ns(self, flow: I64, ts_ns: I64) -> I64:
+        """Round trips between the tap and the server of flows, each around its moment; see RoundTrips.server_ns."""
+        far, trips = self._far, np.full(len(flow), -1)
+        begin, stop = far.begin[flow], far.begin[flow + 1]
+        low = search_within(far.sent_ns, begin, stop, ts_ns - _AROUND_NS)
+        high = search_within(far.sent_ns, low, stop, ts_ns + _AROUND_NS + 1)
+        some, near = low < high, np.flatnonzero((low == high) & (begin < stop))
+        trips[some] = least_within(far.rtt_ns, low[some], high[some])
+        if len(near):
+            before, behind = np.maximum(low[near] - 1, begin[near]), np.minimum(low[near], stop[near] - 1)
+            apart_before, apart_behind = (np.abs(far.sent_ns[at] - ts_ns[near]) for at in (before, behind))
+            best = np.where(apart_before <= apart_behind, before, behind)
+            trips[near] = far.rtt_ns[best]
+            for i in near[np.minimum(apart_before, apart_behind) > _NEAR_NS].tolist():
+                trips[i] = int(np.median(far.rtt_ns[begin[i] : stop[i]]))
+        return np.where(self._flows.vantage[flow] == Vantage.SERVER, 0, trips)
+
+
+def _half(tcp: TcpTables, direction: int) -> _Half:
+    flows, segments = tcp.flows, tcp.segments
+    rows = np.flatnonzero((segments.direction == direction) & (segments.rtt_ns >= 0))
+    shake, at = (flows.far_rtt_ns, flows.syn_ack_ns) if direction == SERVER_TO_CLIENT else (flows.near_rtt_ns, flows.established_ns)
+    shaken = np.flatnonzero((shake >= 0) & (at < NEVER))
+    flow = np.concatenate([shaken, segments.flow[rows]])
+    rtt_ns = np.concatenate([shake[shaken], segments.rtt_ns[rows]])
+    sent_ns = np.concatenate([at[shaken], segments.ts_ns[rows]]) - rtt_ns
+    order = np.lexsort((sent_ns, flow))
+    return _Half(np.searchsorted(flow[order], np.arange(len(flows) + 1)), sent_ns[order], rtt_ns[order])
+
+
+def _floors(half: _Half) -> I64:
+    floors = np.full(len(half.begin) - 1, -1)
+    some = np.flatnonzero(np.diff(half.begin))
+    floors[some] = np.minimum.reduceat(half.rtt_ns, half.begin[some]) if len(some) else -1
+    return floors

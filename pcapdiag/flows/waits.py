@@ -92,3 +92,27 @@ def bulk_intervals(tcp: TcpTables, fd: int, within_ns: int) -> tuple[I64, I64]:
         return full, full
     parted = np.flatnonzero(np.diff(full) > within_ns)
     return full[np.concatenate([[0], parted + 1])], full[np.concatenate([parted, [len(full) - 1]])]
+
+
+class Backlogs(NamedTuple):
+    """What bulk_intervals gives, for all flows at once."""
+
+    begin: I64
+    """Per flow, and one behind the last: where its intervals begin."""
+    start_ns: I64
+    end_ns: I64
+
+
+def backlogs(tcp: TcpTables, direction: int, within_ns: I64) -> Backlogs:
+    """When the senders of one direction had a backlog; `within_ns` per flow. See bulk_intervals."""
+    segments = tcp.segments
+    size = np.where(segments.direction == direction, segments.payload_len, 0)
+    first = np.flatnonzero(np.diff(segments.flow, prepend=-1))
+    least = np.full(len(tcp.flows), np.inf)
+    if len(first):
+        least[segments.flow[first]] = _FULL_SHARE * np.maximum(np.maximum.reduceat(size, first), _LEAST_FULL_LEN)
+    rows = np.flatnonzero(size >= least[segments.flow])
+    flow, ts_ns = segments.flow[rows], segments.ts_ns[rows]
+    parted = np.flatnonzero((np.diff(flow, prepend=-1) != 0) | (np.diff(ts_ns, prepend=0) > within_ns[flow]))
+    last = np.append(parted[1:], len(rows))[: len(parted)] - 1
+    return Backlogs(np.searchsorted(flow[parted], np.arange(len(tcp.flows) + 1)), ts_ns[parted], ts_ns[last])

@@ -20,6 +20,8 @@ from pcapdiag.protocols.http2_frames import (
 
 LOOK_LEN: Final = 64 * 1024
 """Bytes of each direction that are looked at."""
+START_LEN: Final = 64
+"""Bytes of each direction that show whether HTTP/2 starts with them."""
 _FIRST_LINE_LEN: Final = 16 * 1024
 _RECORD: Final = Struct(">BHH")
 _RECORD_SHAPE: Final = re.compile(rb"[\x14-\x17]\x03[\x00-\x04][\x00-\x48][\x00-\xff]")  # RFC 8446 section 5.1
@@ -47,6 +49,11 @@ def guess(client_bytes: bytes, server_bytes: bytes) -> Application:
         if looks_like(client, Side.CLIENT) or looks_like(server, Side.SERVER):
             return application
     return Application.UNKNOWN
+
+
+def starts_h2(client: bytes, server: bytes) -> bool:
+    """Whether HTTP/2 starts with these bytes, START_LEN or all there are: `guess` would say so too."""
+    return _h2_starts(client, Side.CLIENT) or _h2_starts(server, Side.SERVER)
 
 
 def _h2_starts(data: bytes, side: Side) -> bool:

@@ -23,6 +23,9 @@ _TABLE_CAP: Final = 1 << 20
 _ENTRY_OVERHEAD: Final = 32  # RFC 7541 section 4.1
 _STATIC_COUNT: Final = HeaderTable.STATIC_TABLE_LENGTH
 _LONGEST_CODE_BITS: Final = 30  # RFC 7541 appendix B
+_MEMO_MOVES: Final = 1 << 13
+_MEMO_BLOCK_LEN: Final = 2_048
+"""Longer blocks hardly come twice."""
 
 
 class BlockError(ValueError):
@@ -66,6 +69,7 @@ class DecodedBlock(NamedTuple):
 
 _unpacked = lru_cache(maxsize=4096)(decode_huffman)
 _UNKNOWN: Final = _Entry(None, None, _ENTRY_OVERHEAD)
+_NOTHING: Final = DecodedBlock(merged(()), 0)
 
 
 def _entry_of(name: bytes, value: bytes) -> _Entry:
@@ -76,29 +80,75 @@ def _entry_of(name: bytes, value: bytes) -> _Entry:
 _STATIC: Final = tuple(_entry_of(name, value) for name, value in HeaderTable.STATIC_TABLE)
 
 
+class _Table:
+    """The dynamic table at one point, never changed again; and where each block that was read there led."""
+
+    __slots__ = ("entries", "known", "limit", "max_size", "moves", "size")
+
+    def __init__(self, entries: tuple[_Entry, ...], size: int, max_size: int, limit: int | None, *, known: bool) -> None:
+        self.entries = entries
+        """The newest one first."""
+        self.size = size
+        self.max_size = max_size
+        self.limit = limit
+        self.known = known
+        self.moves: dict[bytes | int, tuple[DecodedBlock, _Table]] = {}
+        """By block, or by limit told."""
+
+
+class BlockMemo:
+    """What blocks decoded to, for readers that come through the same tables: the connections of one client say much the same.
+
+    Every table that a block makes of another is found from that one, so nothing is ever compared but blocks.
+    """
+
+    def __init__(self) -> None:
+        self._moves_left, self._roots = _MEMO_MOVES, _roots()
+
+    def begin(self, *, known: bool) -> _Table:
+        """The table of a connection that starts here (`known`), or of one that is met in its middle."""
+        return self._roots[known]
+
+    def keep(self, table: _Table, move: bytes | int, decoded: DecodedBlock, after: _Table) -> None:
+        """Notes where a move leads; when there are too many, begins anew."""
+        if not self._moves_left:
+            self._moves_left, self._roots = _MEMO_MOVES, _roots()
+        if isinstance(move, int) or len(move) <= _MEMO_BLOCK_LEN:
+            self._moves_left -= 1
+            table.moves[move] = decoded, after
+
+
+def _roots() -> dict[bool, _Table]:
+    return {known: _Table((), 0, HeaderTable.DEFAULT_SIZE, None, known=known) for known in (False, True)}
+
+
 class HeaderBlockReader:
     """Decodes the header blocks of one direction, in order.
 
     Args:
         known: the table is known to be empty: the connection starts here.
+        memo: shared with other readers.
     """
 
-    def __init__(self, *, known: bool) -> None:
-        self._entries: deque[_Entry] = deque()
-        self._size = 0
-        self._max_size = HeaderTable.DEFAULT_SIZE
-        self._limit: int | None = None
-        self._known = known
+    def __init__(self, *, known: bool, memo: BlockMemo | None = None) -> None:
+        self._memo = memo if memo is not None else BlockMemo()
+        self._table = self._memo.begin(known=known)
 
     def set_limit(self, size: int) -> None:
         """Tells a SETTINGS_HEADER_TABLE_SIZE of the peer, which updates may not exceed; when it applied is not known."""
-        self._limit = max(self._limit or HeaderTable.DEFAULT_SIZE, size)
+        table = self._table
+        move = table.moves.get(size)
+        if move is None:
+            limit = max(table.limit or HeaderTable.DEFAULT_SIZE, size)
+            after = _Table(table.entries, table.size, table.max_size, limit, known=table.known)
+            self._memo.keep(table, size, _NOTHING, after)
+            self._table = after
+        else:
+            self._table = move[1]
 
     def lose(self) -> None:
         """A block went by unseen: which entries the table now holds is unknown."""
-        self._entries.clear()
-        self._size = 0
-        self._known = False
+        self._table = _Table((), 0, self._table.max_size, self._table.limit, known=False)
 
     def read(self, block: bytes) -> DecodedBlock:
         """Decodes one whole block.
@@ -106,16 +156,45 @@ class HeaderBlockReader:
         Raises:
             BlockError: the block is not valid; the table counts as lost.
         """
-        try:
-            return self._fields(block)
-        except IndexError:
-            self.lose()
-            raise BlockError("a header block ends inside a field") from None
-        except BlockError:
-            self.lose()
-            raise
+        move = self._table.moves.get(block)
+        if move is None:
+            decoding = _Decoding(self._table)
+            try:
+                decoded = decoding.fields(block)
+            except IndexError:
+                self._lose_behind(decoding)
+                raise BlockError("a header block ends inside a field") from None
+            except BlockError:
+                self._lose_behind(decoding)
+                raise
+            move = decoded, decoding.table()
+            self._memo.keep(self._table, block, *move)
+        self._table = move[1]
+        return move[0]
 
-    def _fields(self, block: bytes) -> DecodedBlock:
+    def _lose_behind(self, decoding: _Decoding) -> None:
+        self._table = decoding.table()
+        self.lose()
+
+
+class _Decoding:
+    """One block, and what it makes of the table."""
+
+    def __init__(self, table: _Table) -> None:
+        self._before = table
+        self._entries = deque(table.entries)
+        self._size, self._max_size = table.size, table.max_size
+        self._limit, self._known = table.limit, table.known
+        self._changed = False
+
+    def table(self) -> _Table:
+        """The table behind the block."""
+        if not self._changed:
+            return self._before
+        return _Table(tuple(self._entries), self._size, self._max_size, self._limit, known=self._known)
+
+    def fields(self, block: bytes) -> DecodedBlock:
+        """The kept fields (raises IndexError and BlockError)."""
         at, end, unknown = 0, len(block), 0
         fields: list[tuple[str, str]] = []
         while at < end:
@@ -161,6 +240,7 @@ class HeaderBlockReader:
         return _UNKNOWN
 
     def _add(self, entry: _Entry) -> None:
+        self._changed = True
         self._entries.appendleft(entry)
         self._size += entry.size
         self._evict()
@@ -168,6 +248,7 @@ class HeaderBlockReader:
     def _resize(self, size: int) -> None:
         if self._limit is not None and size > self._limit:
             raise BlockError("a header block asks for a larger table than its peer allows")
+        self._changed = True
         self._max_size = size
         self._evict()
         if size < _ENTRY_OVERHEAD:  # no entry fits: whatever there was is gone

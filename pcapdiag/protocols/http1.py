@@ -322,7 +322,7 @@ class Http1Reader(StreamReader):
         if not length or self._state in _OPEN or self._state in _SEARCHING:
             self._drop_tail(length)
             return
-        hole = self._next
+        hole = self.next
         state = _State.LOST_IN_CHUNKS if self._state in _BETWEEN_CHUNKS else _State.LOST
         inside = self._tail or self._state is not _State.START
         what = "bytes missing inside a header section or chunk framing" if inside else "bytes missing where a message starts"
@@ -332,7 +332,7 @@ class Http1Reader(StreamReader):
 
     def _end(self, events: list[Event], *, closed: bool) -> None:
         self._settle(events)
-        end, state = self._next, self._state
+        end, state = self.next, self._state
         if state is _State.START and self._tail and self._may_switch and not self._start_seen:
             events.append(TunnelStarted(self._base, self._base))
             self._enter(_State.TUNNEL, self._base)

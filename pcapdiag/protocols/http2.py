@@ -16,7 +16,7 @@ from pcapdiag.protocols.events import (
     Side,
     UnknownFrameReceived,
 )
-from pcapdiag.protocols.header_block import BlockError, DecodedBlock, HeaderBlockReader
+from pcapdiag.protocols.header_block import BlockError, BlockMemo, DecodedBlock, HeaderBlockReader
 from pcapdiag.protocols.http2_frames import (
     CONTROL_EVENTS,
     DEFAULT_MAX_FRAME_LEN,
@@ -74,17 +74,19 @@ class Http2Reader(StreamReader):
         preface_expected: the first byte is the first of the connection; otherwise frames are searched for, and the
             state of header compression is unknown.
         at: stream offset of the first byte.
+        memo: shared with other readers that may come by the same header blocks.
     """
 
-    def __init__(self, side: Side, *, preface_expected: bool, at: int = 0) -> None:
+    def __init__(self, side: Side, *, preface_expected: bool, at: int = 0, memo: BlockMemo | None = None) -> None:
         super().__init__(at=at)
+        self._memo = memo if memo is not None else BlockMemo()
         self._side = side
         self._starting = preface_expected
         self._lost_at: int | None = None if preface_expected else at
         self._largest = DEFAULT_MAX_FRAME_LEN
         self._passing: _Passing | None = None
         self._block: _Block | None = None
-        self._blocks = HeaderBlockReader(known=preface_expected)
+        self._blocks = HeaderBlockReader(known=preface_expected, memo=self._memo)
 
     def set_header_table_size(self, size: int) -> None:
         """Tells a SETTINGS_HEADER_TABLE_SIZE that the other side sent (RFC 9113 section 6.5.2), bytes."""
@@ -229,7 +231,7 @@ class Http2Reader(StreamReader):
         self._lost_at = None
         if buf[at] == PREFACE[0]:
             self._starting = True
-            self._blocks = HeaderBlockReader(known=True)
+            self._blocks = HeaderBlockReader(known=True, memo=self._memo)
 
     def _settle(self, events: list[Event]) -> None:
         """No bytes follow those that wait: decides where frames begin by what there is."""
@@ -273,20 +275,26 @@ class Http2Reader(StreamReader):
 
     def _finish_block(self, block: _Block, events: list[Event]) -> None:
         self._block = None
+        first = block.first
+        ends = first.flags & END_STREAM != 0 and first.kind == FrameType.HEADERS
+        self._decode(first.at, block.end, first.stream_id, block.promised_id, bytes(block.data), block.fault, events, ends=ends)
+
+    def _decode(
+        self, at: int, end: int, stream_id: int, promised_id: int | None, data: bytes, fault: str | None, events: list[Event], *, ends: bool
+    ) -> None:
+        """Gives the event of a whole header block, [at, end) of the stream; a block with a fault is lost."""
         decoded: DecodedBlock | None = None
-        if block.fault is None:
+        if fault is None:
             try:
-                decoded = self._blocks.read(bytes(block.data))
+                decoded = self._blocks.read(data)
             except BlockError as error:
-                block.fault = str(error)
+                fault = str(error)
         else:
             self._blocks.lose()
-        first = block.first
-        if block.fault is not None:
-            events.append(Fault(first.at, block.end, block.fault))
+        if fault is not None:
+            events.append(Fault(at, end, fault))
         headers, unknown_count = decoded if decoded is not None else (None, 0)
-        ends = first.flags & END_STREAM != 0 and first.kind == FrameType.HEADERS
-        events.append(HeadersReceived(first.at, block.end, first.stream_id, headers, unknown_count, ends, block.promised_id))
+        events.append(HeadersReceived(at, end, stream_id, headers, unknown_count, ends, promised_id))
 
     # holes and the end
 
@@ -295,7 +303,7 @@ class Http2Reader(StreamReader):
         if self._passing is None and self._lost_at is None and len(self._tail) >= HEADER_LEN and not self._starting:
             frame = Frame.read(self._tail, 0, self._base)
             fault = None if frame.kind == FrameType.DATA else f"bytes missing in a {frame.name} frame"
-            self._passing = _Passing(frame, frame.end - self._next, 0, fault)
+            self._passing = _Passing(frame, frame.end - self.next, 0, fault)
             self._drop_tail()
         if (passing := self._passing) is not None:
             step = min(passing.left, length)
@@ -303,13 +311,13 @@ class Http2Reader(StreamReader):
             self._base += step
             length -= step
         if length and self._lost_at is None and self._passing is None:
-            self._lose(self._next, self._next + length, "bytes missing where a frame starts", events)
+            self._lose(self.next, self.next + length, "bytes missing where a frame starts", events)
             self._lost_at = self._base
         self._drop_tail(length)
 
     def _end(self, events: list[Event], *, closed: bool) -> None:
         self._settle(events)
-        end = self._next
+        end = self.next
         passing, self._passing = self._passing, None
         if passing is not None and (passing.frame.kind == FrameType.DATA or passing.frame.has_fragment):
             self._passed(passing, end, events)

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 from pcapdiag.protocols.events import Event
 
 Buffer = bytes | bytearray | memoryview
 """Bytes a reader looks at; it never keeps a view of them."""
+
+
+class Source(Protocol):
+    """Bytes of one direction that a reader may look up where they lie, by their stream offsets."""
+
+    @property
+    def stop(self) -> int:
+        """Stream offset behind the last byte known."""
+        ...
+
+    def around(self, at: int, /) -> tuple[int, memoryview]:
+        """Captured bytes that hold the one at an offset, and the offset of the first of them; none where that was not captured."""
+        ...
+
+    def look(self, at: int, length: int, /) -> bytes | None:
+        """The bytes [at, at + length); None when some of them were not captured."""
+        ...
 
 
 class StreamReader(ABC):
@@ -55,13 +73,13 @@ class StreamReader(ABC):
         return events
 
     @property
-    def _next(self) -> int:
+    def next(self) -> int:
         """Stream offset of the next byte that will be fed."""
         return self._base + len(self._tail)
 
     def _drop_tail(self, length: int = 0) -> None:
         """Consumes the waiting bytes, and `length` missing ones behind them."""
-        self._base = self._next + length
+        self._base = self.next + length
         self._tail.clear()
 
     @abstractmethod

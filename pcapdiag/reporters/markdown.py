@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from pcapdiag import __version__
 from pcapdiag.findings import FindingKind, summarise
+from pcapdiag.reporters import between
 from pcapdiag.reporters.escape import markdown, markdown_code
 from pcapdiag.reporters.phrases import (
     LABELS,
     blocked,
     capture_name,
     cited,
+    cited_files,
     cost,
     count,
     distinct_count,
@@ -19,6 +21,7 @@ from pcapdiag.reporters.phrases import (
     grade,
     headline,
     lasted,
+    numbered,
     relative,
     seconds,
     share,
@@ -47,6 +50,8 @@ def report(diagnosis: Diagnosis, *, width: int) -> str:  # noqa: ARG001 - who re
     blocks += _brief("Risks: nothing lost to them in this capture", chosen.risks)
     blocks += _time(summary)
     blocks += _agents(summary)
+    if (pair := diagnosis.tables.pair) is not None:
+        blocks += [f"## {between.TITLE}", _items([markdown(line) for line in between.lines(diagnosis.tables, pair)])]
     blocks += _brief("About the capture", chosen.capture)
     if lines := unseen(diagnosis):
         blocks += ["## What could not be seen", _items([markdown(line) for line in lines])]
@@ -59,9 +64,11 @@ def report(diagnosis: Diagnosis, *, width: int) -> str:  # noqa: ARG001 - who re
 
 def _captures(diagnosis: Diagnosis) -> Iterator[str]:
     tables, rows = diagnosis.tables, []
-    for index, (capture, vantage, quality) in enumerate(zip(tables.captures, tables.vantages, tables.quality, strict=True)):
+    for (number, capture), vantage, quality in zip(numbered(diagnosis), tables.vantages, tables.quality, strict=True):
         side = f"{vantage.side} ({vantage.confidence:.2f})"
-        rows.append([str(index), markdown(capture_name(capture)), f"{capture.frame_count:,}", lasted(capture), side, quality.grade])
+        rows.append([number or "0", markdown(capture_name(capture)), f"{capture.frame_count:,}", lasted(capture), side, quality.grade])
+    for file, about in cited_files(diagnosis):
+        rows.append([str(file), markdown(capture_name(about)), f"{about.frame_count:,}", lasted(about), "", ""])
     if rows:
         yield _table(["#", "capture", "frames", "length", "seen from", "quality"], rows)
 
@@ -107,19 +114,20 @@ def _diagnosis(finding: Finding, diagnosis: Diagnosis, summary: Summary) -> Iter
 
 def _frames(frames: Sequence[Frame], diagnosis: Diagnosis) -> Iterator[str]:
     shown, start_ns = cited(frames), diagnosis.tables.start_ns
-    several = len(diagnosis.tables.captures) > 1
+    several = len(diagnosis.tables.files) > 1
+    places = [diagnosis.tables.place(frame.capture, frame.number) for frame in shown]
     rows = [
-        [*([str(frame.capture)] if several else []), str(frame.number), relative(frame.ts_ns, start_ns), markdown(frame.note)]
-        for frame in shown
+        [*([str(file)] if several else []), str(number), relative(frame.ts_ns, start_ns), markdown(frame.note)]
+        for frame, (file, number) in zip(shown, places, strict=True)
     ]
     if rows:
         yield _table([*(["capture"] if several else []), "frame", "time", "what it shows"], rows)
     if left_out := distinct_count(frames) - len(shown):
         yield f"and {count(left_out, 'more frame')}"
-    for frame in shown:
+    for frame, (_, number) in zip(shown, places, strict=True):
         dissection = diagnosis.dissections.get((frame.capture, frame.number), "")
         if dissection:
-            yield f"<details><summary>Frame {frame.number}</summary>"
+            yield f"<details><summary>Frame {number}</summary>"
             yield "\n".join(markdown_code(line) + "<br>" for line in dissection.splitlines() if line.strip())
             yield "</details>"
 

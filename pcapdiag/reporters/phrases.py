@@ -148,12 +148,15 @@ def unseen(diagnosis: Diagnosis) -> list[str]:
     tables, lines = diagnosis.tables, list(diagnosis.not_observable)
     for index, (capture, quality) in enumerate(zip(tables.captures, tables.quality, strict=True)):
         name = f"{capture.name}: " if len(tables.captures) > 1 else ""
-        if quality.issues:
-            lines.append(f"{name}quality {quality.grade}: {', '.join(quality.issues)}")
+        if quality.issues or quality.advice:
+            named = f": {', '.join(quality.issues)}" if quality.issues else ""
+            lines.append(f"{name}quality {quality.grade}{named}" + (f". {quality.advice}" if quality.advice else ""))
         if quality.unseen_bytes:
             lines.append(f"{name}{quality.unseen_bytes:,} bytes acknowledged but never captured ({quality.capture_loss_ratio:.2%})")
-        if capture.cut_at is not None:
-            lines.append(f"{name}{cut(capture)}; analysed as far as it goes")
+        for file in capture.each:
+            if file.cut_at is not None:
+                of = f"{file.name}: " if capture.files else name
+                lines.append(f"{of}{cut(file)}; analysed as far as it goes")
         lines += [f"{name}{number:,} {TIMES} {loss.sentence} ({loss.value})" for loss, number in tables.losses.of(index).items()]
     return lines
 
@@ -166,6 +169,24 @@ def cut(capture: Capture) -> str:
 def lasted(capture: Capture) -> str:
     """From its first to its last frame."""
     return seconds(0 if capture.first_ns is None or capture.last_ns is None else capture.last_ns - capture.first_ns)
+
+
+def numbered(diagnosis: Diagnosis) -> list[tuple[str, Capture]]:
+    """Each capture with the numbers of its files, as frames cite them: "3", or "3-22"; "" where there is one file in all."""
+    tables, first = diagnosis.tables, 0
+    names = []
+    for capture in tables.captures:
+        last = first + len(capture.each) - 1
+        names.append(("" if len(tables.files) == 1 else str(first) if first == last else f"{first}-{last}", capture))
+        first = last + 1
+    return names
+
+
+def cited_files(diagnosis: Diagnosis) -> list[tuple[int, Capture]]:
+    """Number and file of those files of several that shown frames lie in: which one a number means has to be said."""
+    tables = diagnosis.tables
+    shown = {tables.place(frame.capture, frame.number)[0] for f in diagnosis.findings for frame in cited(f.conclusion.frames)}
+    return [(number, file) for number, (index, file) in enumerate(tables.files) if tables.captures[index].files and number in shown]
 
 
 def capture_name(capture: Capture) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pcapdiag.findings import FindingKind, Severity, summarise
+from pcapdiag.reporters import between
 from pcapdiag.reporters.escape import visible
 from pcapdiag.reporters.page import Page, Part
 from pcapdiag.reporters.phrases import (
@@ -12,6 +13,7 @@ from pcapdiag.reporters.phrases import (
     blocked,
     capture_name,
     cited,
+    cited_files,
     cost,
     count,
     distinct_count,
@@ -19,6 +21,7 @@ from pcapdiag.reporters.phrases import (
     grade,
     headline,
     lasted,
+    numbered,
     relative,
     seconds,
     share,
@@ -69,6 +72,7 @@ def _report(diagnosis: Diagnosis, page: Page) -> str:
     _brief("Risks: nothing lost to them in this capture", chosen.risks, diagnosis, page)
     _time(summary, page)
     _agents(summary, page)
+    _between(diagnosis, page)
     _brief("About the capture", chosen.capture, diagnosis, page)
     _unseen(diagnosis, page)
     _failures(diagnosis, page)
@@ -84,15 +88,16 @@ def _verdict(diagnosis: Diagnosis, summary: Summary, page: Page) -> None:
 def _captures(diagnosis: Diagnosis, page: Page) -> None:
     tables = diagnosis.tables
     page.blank()
-    for index, (capture, vantage, quality) in enumerate(zip(tables.captures, tables.vantages, tables.quality, strict=True)):
-        number = f"[{index}] " if len(tables.captures) > 1 else ""
+    for (number, capture), vantage, quality in zip(numbered(diagnosis), tables.vantages, tables.quality, strict=True):
         side = "an unknown place" if vantage.side == "unknown" else f"the {vantage.side}"
         seen = f"seen from {side} ({vantage.confidence:.2f})"
         page.hang(
             "",
-            f"{number}{visible(capture_name(capture))}",
+            f"[{number}] {visible(capture_name(capture))}" if number else visible(capture_name(capture)),
             [(f"  {capture.frame_count:,} frames over {lasted(capture)}, {seen}, quality {quality.grade}", "dim")],
         )
+    for file, about in cited_files(diagnosis):
+        page.hang("  ", f"[{file}] {visible(capture_name(about))}", [(f"  {about.frame_count:,} frames over {lasted(about)}", "dim")])
 
 
 def _diagnoses(diagnosis: Diagnosis, summary: Summary, chosen: Selection, page: Page) -> None:
@@ -157,8 +162,9 @@ def _frames(finding: Finding, diagnosis: Diagnosis, page: Page, indent: int) -> 
 
 
 def _frame_name(frame: Frame, diagnosis: Diagnosis) -> str:
-    """Its number; with several captures, that of the capture too."""
-    return f"[{frame.capture}] {frame.number}" if len(diagnosis.tables.captures) > 1 else str(frame.number)
+    """Its number; with several files, that of the file too."""
+    file, number = diagnosis.tables.place(frame.capture, frame.number)
+    return f"[{file}] {number}" if len(diagnosis.tables.files) > 1 else str(number)
 
 
 def _brief(title: str, findings: tuple[Finding, ...], diagnosis: Diagnosis, page: Page) -> None:
@@ -225,6 +231,13 @@ def _agents(summary: Summary, page: Page) -> None:
     host, amount, part, number = (max(map(len, column)) for column in zip(*cells, strict=True))
     for row in cells:
         page.line([f"  {row[0]:<{host}}  {row[1]:>{amount}}  {row[2]:>{part}}  {row[3]:>{number}}"])
+
+
+def _between(diagnosis: Diagnosis, page: Page) -> None:
+    if (pair := diagnosis.tables.pair) is not None:
+        page.heading(between.TITLE)
+        for line in between.lines(diagnosis.tables, pair):
+            page.hang("- ", visible(line), indent=2)
 
 
 def _unseen(diagnosis: Diagnosis, page: Page) -> None:

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.table import Exchange, Protocol
+from pcapdiag.stalls.phases import ONE_TRIP_TLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_ONE_TRIP_TLS = frozenset({None, "TLSv1.3", "1.3"})
-"""RFC 8446 section 2: one round trip; older versions take two."""
 
 
 def late_intervals(exchange: Exchange, *, usual_ns: int, late_ns: int, floor_ns: int) -> Iterator[tuple[int, int]]:
@@ -29,7 +27,7 @@ def late_intervals(exchange: Exchange, *, usual_ns: int, late_ns: int, floor_ns:
     if exchange.protocol is Protocol.DNS:
         return
     if exchange.is_setup:
-        trips = 1 if exchange.protocol is Protocol.CONNECT or exchange.status in _ONE_TRIP_TLS else 2
+        trips = 1 if exchange.protocol is Protocol.CONNECT or exchange.status in ONE_TRIP_TLS else 2
         start = exchange.start_ns + trips * usual_ns
         yield from _clipped(start, start + trips * late_ns, exchange.end_ns)
         return

@@ -12,14 +12,19 @@ from heapq import heappop, heappush
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from pcapdiag.exchanges.table import SETUP, Exchange, Spans
+import numpy as np
+
 from pcapdiag.stalls.ledger import Entry, Ledger
 from pcapdiag.stalls.phases import Part, Phase, Phases
+from pcapdiag.stalls.plain import LABELS, Plain
 from pcapdiag.stalls.sign import OfCall, OfExchange, OfFlow, Sign, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from pcapdiag.columns import I64, Bools
+    from pcapdiag.exchanges.table import Exchange, Exchanges, Spans
+    from pcapdiag.stalls.plain import Laid
     from pcapdiag.trace import Trace
 
 _OWNED = frozenset({Tier.UNKNOWN, Tier.LOSS})
@@ -32,24 +37,68 @@ def keep_ledger(trace: Trace, signs: Iterable[Sign]) -> Ledger:
     Raises:
         AssertionError: the parts of an exchange do not sum to its wall time (a bug, never a property of a capture).
     """
-    phases = Phases(trace.exchanges, trace.tcp, trace.streams)
-    by_exchange, by_flow, by_call = _filed(signs)
-    entries: list[tuple[Entry, ...]] = []
-    triggers: list[int] = []
-    for exchange in trace.exchanges:
-        mine = _signs_of(exchange, trace.exchanges.rows, by_exchange, by_flow)
-        parts = phases.parts(exchange, _covered(mine))
-        entries.append(_merged(exchange.id, _labelled(parts, mine)))
-        triggers.append(phases.trigger_ns(exchange))
-        covered = sum(entry.duration_ns for entry in entries[-1])
-        assert covered == exchange.duration_ns, f"exchange {exchange.id}: {covered} ns of {exchange.duration_ns}"
-    counted = frozenset(exchange.id for exchange in trace.exchanges if exchange.part_of is None and not _prewarmed(exchange))
-    return Ledger(tuple(entries), counted, tuple(triggers), tuple(_between_attempts(trace, by_call)))
+    exchanges = trace.exchanges
+    filed = Filed(signs)
+    told = {row: mine for row in filed.candidates(exchanges) if (mine := filed.signs_of(exchanges[row], exchanges))}
+    plain = Plain(exchanges, trace.tcp, trace.streams)
+    laid, paused = plain.lay(np.setdiff1d(np.arange(len(exchanges)), list(told)))
+    phases = Phases(exchanges, trace.tcp, trace.streams)
+    book = _Book()
+    for row in sorted((*told, *paused.tolist())):
+        exchange, mine = exchanges[row], told.get(row, [])
+        book.add(row, _labelled(phases.parts(exchange, _covered(mine)), mine))
+    ledger = book.closed(
+        laid,
+        counted=(exchanges.part_of < 0) & ~(exchanges.is_setup & exchanges.fact_holds("prewarmed")),  # pooled ahead of need: nobody's wait
+        trigger_ns=plain.trigger_ns,
+        calls=tuple(_between_attempts(trace, filed)),
+    )
+    covered = np.zeros(len(exchanges), np.int64)
+    np.add.at(covered, ledger.owner, ledger.duration_ns)
+    wrong = np.flatnonzero(covered != exchanges.end_ns - exchanges.start_ns)
+    assert not len(wrong), f"exchange {wrong[0]}: {covered[wrong[0]]} ns of {exchanges[wrong[0]].duration_ns}"
+    return ledger
 
 
-def _prewarmed(exchange: Exchange) -> bool:
-    """A set-up that no request waited for: pooled ahead of need; its time is nobody's wait."""
-    return exchange.protocol in SETUP and bool(exchange.facts.get("prewarmed"))
+class _Book:
+    """Entries that are laid one by one."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, int, int, int, int]] = []
+        self._labels = {label: place for place, label in enumerate(LABELS)}
+        self._signs: dict[int, int] = {}
+        self._won: list[Sign] = []
+
+    def add(self, owner: int, intervals: list[tuple[int, int, Part, Sign | None]]) -> None:
+        """Takes the intervals of one exchange; neighbours with the same label and sign are one entry."""
+        begin = len(self._rows)
+        for start, end, part, sign in intervals:
+            label = self._labels.setdefault(sign.label if sign else part.label, len(self._labels))
+            won = self._place(sign)
+            if len(self._rows) > begin and self._rows[-1][3:] == (label, won):
+                self._rows[-1] = (owner, self._rows[-1][1], end, label, won)
+            else:
+                self._rows.append((owner, start, end, label, won))
+
+    def _place(self, sign: Sign | None) -> int:
+        if sign is None:
+            return -1
+        place = self._signs.setdefault(id(sign), len(self._won))
+        if place == len(self._won):
+            self._won.append(sign)
+        return place
+
+    def closed(self, laid: Laid, *, counted: Bools, trigger_ns: I64, calls: tuple[Entry, ...]) -> Ledger:
+        """The ledger of these entries and of those laid all at once."""
+        rows = np.array(self._rows, np.int64).reshape(-1, 5)
+        owner, start, end, label = (np.concatenate([column, rows[:, at]]) for at, column in enumerate(laid))
+        sign = np.concatenate([np.full(len(laid.owner), -1), rows[:, 4]])
+        order = np.lexsort((start, owner))
+        return Ledger(
+            owner=owner[order].astype(np.int32), start_ns=start[order], end_ns=end[order], label=label[order].astype(np.int16),
+            sign=sign[order].astype(np.int32), labels=tuple(self._labels), signs=tuple(self._won), counted=counted, trigger_ns=trigger_ns,
+            calls=calls,
+        )  # fmt: skip
 
 
 class _Timeline:
@@ -62,26 +111,72 @@ class _Timeline:
         self._starts = [sign.start_ns for sign in self._signs]
         self._latest_ends = list(accumulate((sign.end_ns for sign in self._signs), max))
 
+    def touches(self, start_ns: I64, end_ns: I64) -> Bools:
+        """Which of the intervals [start_ns, end_ns) some of them may overlap."""
+        near: Bools = np.searchsorted(self._latest_ends, start_ns, side="right") < np.searchsorted(self._starts, end_ns)
+        return near
+
     def during(self, start_ns: int, end_ns: int) -> Iterator[Sign]:
         """Those that overlap [start_ns, end_ns)."""
         near = slice(bisect_right(self._latest_ends, start_ns), bisect_left(self._starts, end_ns))
         return (sign for sign in self._signs[near] if sign.end_ns > start_ns)
 
 
-def _filed(signs: Iterable[Sign]) -> tuple[dict[int, list[Sign]], dict[int, _Timeline], dict[int, list[Sign]]]:
+class Filed:
     """Signs by exchange, flow and call, in an order of their own, so that the detectors' order cannot matter."""
-    by_exchange: dict[int, list[Sign]] = defaultdict(list)
-    by_flow: dict[int, list[Sign]] = defaultdict(list)
-    by_call: dict[int, list[Sign]] = defaultdict(list)
-    for sign in sorted(signs, key=_order):
-        match sign.scope:
-            case OfExchange(exchange):
-                by_exchange[exchange].append(sign)
-            case OfFlow(flow):
-                by_flow[flow].append(sign)
-            case OfCall(call):
-                by_call[call].append(sign)
-    return by_exchange, {flow: _Timeline(mine) for flow, mine in by_flow.items()}, by_call
+
+    __slots__ = ("_by_call", "_by_exchange", "_by_flow")
+
+    def __init__(self, signs: Iterable[Sign]) -> None:
+        self._by_exchange: dict[int, list[Sign]] = defaultdict(list)
+        self._by_call: dict[int, list[Sign]] = defaultdict(list)
+        by_flow: dict[int, list[Sign]] = defaultdict(list)
+        for sign in sorted(signs, key=_order):
+            match sign.scope:
+                case OfExchange(exchange):
+                    self._by_exchange[exchange].append(sign)
+                case OfFlow(flow):
+                    by_flow[flow].append(sign)
+                case OfCall(call):
+                    self._by_call[call].append(sign)
+        self._by_flow = {flow: _Timeline(mine) for flow, mine in by_flow.items()}
+
+    def candidates(self, exchanges: Exchanges) -> list[int]:
+        """The exchanges that signs may concern, ascending."""
+        rows: list[I64] = []
+        own = np.array([row for row in self._by_exchange if 0 <= row < len(exchanges)], np.int64)
+        owners = exchanges.part_of[own]
+        rows += [own, owners[owners >= 0].astype(np.int64)]
+        by_flow = exchanges.by_flow(np.ones(len(exchanges), np.bool_), max(self._by_flow, default=0) + 1)
+        for flow, timeline in self._by_flow.items():
+            mine = by_flow[flow] if flow >= 0 else by_flow.values[:0]  # marks speak of no flow
+            rows.append(mine[timeline.touches(exchanges.start_ns[mine], exchanges.end_ns[mine])])
+        found: list[int] = np.unique(np.concatenate(rows)).tolist()
+        return found
+
+    def calls(self, count: int) -> list[int]:
+        """Those of so many calls that signs concern, ascending."""
+        return sorted(call for call in self._by_call if 0 <= call < count)
+
+    def of_call(self, call: int) -> Sequence[Sign]:
+        """The signs of what lies between the attempts of a call."""
+        return self._by_call.get(call, ())
+
+    def signs_of(self, exchange: Exchange, exchanges: Exchanges) -> list[Sign]:
+        """The signs that may label an exchange: its own, those of its set-up, and those of its connection that concern it."""
+        mine = [sign for owner in (exchange.id, *exchange.setup) for sign in self._by_exchange.get(owner, ())]
+        if exchange.flow not in self._by_flow:
+            return mine
+        request, response = _bytes_of(exchange, exchanges)
+        for sign in self._by_flow[exchange.flow].during(exchange.start_ns, exchange.end_ns):
+            scope = sign.scope
+            assert isinstance(scope, OfFlow)
+            if sign.label.tier in _OWNED and scope.start is not None and scope.stop is not None:
+                spans = {0: request, 1: response, None: request + response}[scope.direction]
+                if not any(start < scope.stop and stop > scope.start for start, stop in spans):
+                    continue
+            mine.append(sign)
+        return mine
 
 
 def _order(sign: Sign) -> tuple[object, ...]:
@@ -89,28 +184,9 @@ def _order(sign: Sign) -> tuple[object, ...]:
     return (sign.label, -sign.confidence.value, sign.start_ns, -sign.end_ns, repr(sign.scope), sign.frames)
 
 
-def _signs_of(
-    exchange: Exchange, rows: Sequence[Exchange], by_exchange: dict[int, list[Sign]], by_flow: dict[int, _Timeline]
-) -> list[Sign]:
-    """The signs that may label an exchange: its own, those of its set-up, and those of its connection that concern it."""
-    mine = [sign for owner in (exchange.id, *exchange.setup) for sign in by_exchange.get(owner, ())]
-    if exchange.flow not in by_flow:
-        return mine
-    request, response = _bytes_of(exchange, rows)
-    for sign in by_flow[exchange.flow].during(exchange.start_ns, exchange.end_ns):
-        scope = sign.scope
-        assert isinstance(scope, OfFlow)
-        if sign.label.tier in _OWNED and scope.start is not None and scope.stop is not None:
-            spans = {0: request, 1: response, None: request + response}[scope.direction]
-            if not any(start < scope.stop and stop > scope.start for start, stop in spans):
-                continue
-        mine.append(sign)
-    return mine
-
-
-def _bytes_of(exchange: Exchange, rows: Sequence[Exchange]) -> tuple[Spans, Spans]:
+def _bytes_of(exchange: Exchange, exchanges: Exchanges) -> tuple[Spans, Spans]:
     """Request and response bytes, those of its handshakes on the same flow included."""
-    setups = [rows[i] for i in exchange.setup if rows[i].flow == exchange.flow]
+    setups = [setup for setup in (exchanges[i] for i in exchange.setup) if setup.flow == exchange.flow]
     return (
         exchange.request + tuple(span for setup in setups for span in setup.request),
         exchange.response + tuple(span for setup in setups for span in setup.response),
@@ -173,25 +249,12 @@ def _won(part: Part, ranked: list[Sign], over: list[int]) -> Iterator[tuple[int,
         yield start, end, part, ranked[open_ranks[0]] if open_ranks else None
 
 
-def _merged(owner: int, intervals: list[tuple[int, int, Part, Sign | None]]) -> tuple[Entry, ...]:
-    """Neighbours with the same label and sign as one entry."""
-    entries: list[Entry] = []
-    for start, end, part, sign in intervals:
-        label = sign.label if sign else part.label
-        last = entries[-1] if entries else None
-        if last and last.label == label and last.sign is sign:
-            entries[-1] = Entry(owner, last.start_ns, end, label, sign)
-        else:
-            entries.append(Entry(owner, start, end, label, sign))
-    return tuple(entries)
-
-
-def _between_attempts(trace: Trace, by_call: dict[int, list[Sign]]) -> Iterable[Entry]:
+def _between_attempts(trace: Trace, filed: Filed) -> Iterator[Entry]:
     """What signs say of the time between the attempts of a call; the rest of it is the client's own and in no sum."""
-    for call in trace.calls.rows:
-        attempts = [trace.exchanges[i] for i in call.exchanges]
+    for call in filed.calls(len(trace.calls)):
+        attempts = [trace.exchanges[i] for i in trace.calls[call].exchanges]
         for before, after in pairwise(attempts):
-            for sign in by_call.get(call.id, ()):
+            for sign in filed.of_call(call):
                 start, end = max(before.end_ns, sign.start_ns), min(after.start_ns, sign.end_ns)
                 if start < end:
-                    yield Entry(call.id, start, end, sign.label, sign)
+                    yield Entry(call, start, end, sign.label, sign)

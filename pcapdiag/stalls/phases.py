@@ -41,14 +41,16 @@ if TYPE_CHECKING:
 
 STALL_FLOOR_NS = 200_000_000
 """Shorter waits are no stall whatever the path: the least retransmission timeout and delayed-ACK time of Linux."""
-_ACK_SLACK_NS = 5_000_000
+ACK_SLACK_NS = 5_000_000
 """An ACK later than the round trip by more than this was delayed and does not date the request's arrival."""
-_DNS_SLOW_NS = 100_000_000
-_TLS_SLOW_NS = 300_000_000
-_BULK_TRIPS = 1.25
+DNS_SLOW_NS = 100_000_000
+TLS_SLOW_NS = 300_000_000
+BULK_TRIPS = 1.25
 """Flights of a window-limited sender follow each other within a round trip and some jitter."""
-_LONGEST_NS = 7_440_000_000_000
+LONGEST_NS = 7_440_000_000_000
 """2 h 4 min (RFC 5382 REQ-5): no path need keep a silent connection longer; such a wait is a spliced file or a clock step."""
+ONE_TRIP_TLS = frozenset({None, "TLSv1.3", "1.3"})
+"""RFC 8446 section 2: one round trip; older versions take two."""
 _TOKEN_FACTOR = 5
 """A pause in a token stream is a gap of the producer when it exceeds five median gaps (and the trigger)."""
 
@@ -116,7 +118,7 @@ class Phases:
         """A lookup, connect or handshake: its round trips are propagation; what exceeds them is the peer's."""
         start, end, phase = exchange.start_ns, exchange.end_ns, _SETUP_PHASE[exchange.protocol]
         if exchange.protocol is Protocol.DNS:
-            slow = end - start > _DNS_SLOW_NS
+            slow = end - start > DNS_SLOW_NS
             label = UNATTRIBUTED if len(exchange.tries) > 1 or exchange.outcome is not Outcome.OK else DNS_SLOW
             yield Part(start, end, phase, label if slow else PROPAGATION)
             return
@@ -126,9 +128,9 @@ class Phases:
             yield Part(start, min(start + floor, end), phase, PROPAGATION)
             yield Part(min(start + floor, end), end, phase, late)
             return
-        trips = 1 if exchange.status in {None, "TLSv1.3", "1.3"} else 2
+        trips = 1 if exchange.status in ONE_TRIP_TLS else 2
         residual = end - start - trips * floor
-        label = TLS_SLOW if residual > max(3 * floor, _TLS_SLOW_NS) else SERVER_THINK
+        label = TLS_SLOW if residual > max(3 * floor, TLS_SLOW_NS) else SERVER_THINK
         yield Part(start, min(start + trips * floor, end), phase, PROPAGATION)
         yield Part(min(start + trips * floor, end), end, phase, label)
 
@@ -165,7 +167,7 @@ class Phases:
         if trip < 0:  # no round trip known: host time and path cannot be told apart
             trip = floor = 0
         acked = exchange.request_acked_ns
-        on_time = trip > 0 and start < acked <= min(start + trip + _ACK_SLACK_NS, free[0][1])
+        on_time = trip > 0 and start < acked <= min(start + trip + ACK_SLACK_NS, free[0][1])
         path = min(acked - start if on_time else trip, waited)
         propagation = min(floor, path)
         half = propagation // 2
@@ -183,7 +185,7 @@ class Phases:
         """
         host = self._host(exchange)
         if exchange.h2_stream:
-            within = _BULK_TRIPS * self._round_trip(exchange) + _ACK_SLACK_NS
+            within = BULK_TRIPS * self._round_trip(exchange) + ACK_SLACK_NS
             starts, ends = self._bulk(exchange.flow, int(within))
             near = slice(bisect_right(ends, start + ago_ns), bisect_left(starts, end + ago_ns))
             for a, b in zip(starts[near], ends[near], strict=True):
@@ -205,7 +207,7 @@ class Phases:
         """Whose time a wait is: the server's once it can have the request; nobody's when it may never have got it."""
         had_it = exchange.request_acked_ns < NEVER or exchange.first_byte_ns < NEVER
         at_server = int(self._tcp.flows.vantage[exchange.flow]) == Vantage.SERVER
-        believable = exchange.duration_ns <= _LONGEST_NS
+        believable = exchange.duration_ns <= LONGEST_NS
         return SERVER_THINK if (had_it or at_server) and believable else UNATTRIBUTED
 
     def _receive(self, exchange: Exchange, start: int, end: int) -> Iterator[Part]:

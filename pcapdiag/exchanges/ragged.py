@@ -1,0 +1,64 @@
+"""Lists of numbers of different lengths, one per row of a table, kept in two arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from pcapdiag.columns import I64
+from pcapdiag.flows.segmented import concatenated_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ragged:
+    """The list of row i is values[begin[i] : begin[i + 1]]; a value is a number, or a row of `width` numbers."""
+
+    begin: I64
+    """Row count + 1 positions, ascending from 0."""
+    values: I64
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[Any] | I64], *, width: int = 1) -> Self:
+        """The lists one behind the other; `width` 2 or more: their items are tuples of so many numbers."""
+        begin = np.zeros(len(lists) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)), out=begin[1:])
+        items = chain.from_iterable(lists)
+        if width == 1:
+            return cls(begin, np.fromiter(items, np.int64, int(begin[-1])))
+        return cls(begin, np.fromiter(chain.from_iterable(items), np.int64, int(begin[-1]) * width).reshape(-1, width))
+
+    def __len__(self) -> int:
+        return len(self.begin) - 1
+
+    def __getitem__(self, row: int) -> I64:
+        """The list of one row."""
+        found: I64 = self.values[self.begin[row] : self.begin[row + 1]]
+        return found
+
+    @property
+    def counts(self) -> I64:
+        """How long each list is."""
+        counts: I64 = np.diff(self.begin)
+        return counts
+
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> Ragged:
+        """The lists of the given rows, in their order."""
+        counts = self.counts[rows]
+        begin = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(counts, out=begin[1:])
+        return Ragged(begin, self.values[concatenated_ranges(self.begin[rows], counts)])
+
+    @staticmethod
+    def joined(parts: Sequence[Ragged]) -> Ragged:
+        """The rows of several, one behind the other (raises ValueError for none)."""
+        ends = np.cumsum([0, *(len(part.values) for part in parts)])
+        begins = [part.begin[:-1] + end for part, end in zip(parts, ends.tolist(), strict=False)]
+        return Ragged(np.concatenate([*begins, ends[-1:]]), np.concatenate([part.values for part in parts]))

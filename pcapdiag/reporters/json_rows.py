@@ -1,0 +1,251 @@
+"""The long tables of the JSON report: calls, exchanges and flows, one line of text each, straight from the columns.
+
+A capture has tens of thousands of them: what is equal in many lines is encoded once, and no line is ever a dict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from itertools import pairwise, starmap
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from pcapdiag.columns import I64, NEVER
+from pcapdiag.exchanges.table import BACKOFFS, CODES, ENDS, KEYS, OUTCOMES, PROTOCOLS, Outcome, Protocol
+from pcapdiag.findings.summary import NO_AGENT, NO_STALL, agents_of
+from pcapdiag.flows.segmented import group_starts
+from pcapdiag.flows.table import Vantage
+from pcapdiag.reporters.phrases import EVIDENCE_LIMIT, microseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy.typing as npt
+
+    from pcapdiag.exchanges.table import Exchanges
+    from pcapdiag.findings import Diagnosis
+    from pcapdiag.stalls.ledger import Entry, Ledger
+    from pcapdiag.trace import Tables
+
+_CHUNK: Final = 4_096
+"""Lines made at a time: Python's numbers are five times as large as the columns'."""
+_NULL: Final = "null"
+_TRANSPORTS: Final = {6: "tcp", 17: "udp"}
+
+
+def seconds(ns: int) -> float:
+    """Nanoseconds as seconds with six decimals."""
+    return microseconds(ns) / 1_000_000
+
+
+def call_lines(tables: Tables) -> Iterator[str]:
+    """One object per call."""
+    calls = tables.calls
+    columns = (
+        calls.agent.tolist(),
+        _seconds(calls.start_ns - tables.start_ns),
+        _seconds(calls.end_ns - tables.start_ns),
+        calls.backoff.tolist(),
+        calls.outcome.tolist(),
+        calls.exchanges.begin[1:].tolist(),
+    )
+    attempts, begin = calls.exchanges.values.tolist(), 0
+    for number, (agent, start_s, end_s, backoff, outcome, stop) in enumerate(zip(*columns, strict=True)):
+        yield (
+            f'{{"id": {number}, "agent": {agent}, "exchanges": {attempts[begin:stop]}, "start_s": {start_s}, "end_s": {end_s}, '
+            f'"backoff": "{BACKOFFS[backoff]}", "outcome": "{OUTCOMES[outcome].value}"}}'
+        )
+        begin = stop
+
+
+def exchange_lines(diagnosis: Diagnosis) -> Iterator[str]:
+    """One object per exchange."""
+    tables, ledger = diagnosis.tables, diagnosis.ledger
+    exchanges = tables.exchanges
+    texts, facts = _encoded(exchanges.texts), [_trace_id(facts.get("trace_id")) for facts in exchanges.facts]
+    ends, agents = list(starmap(_ends, zip(*endpoints(tables), strict=True))), agents_of(tables)
+    shares, stalls = _Shares(ledger), _stalls(tables, ledger)
+    for begin in range(0, len(exchanges), _CHUNK):
+        some = slice(begin, begin + _CHUNK)
+        words = (
+            _words(exchanges.protocol[some], [protocol.value for protocol in PROTOCOLS]),
+            _words(exchanges.keys[some], KEYS),
+            _words(exchanges.outcome[some], [outcome.value for outcome in OUTCOMES]),
+        )
+        columns = (
+            _or_null(agents[some], NO_AGENT), _or_null(tables.calls.of_exchange[some], -1), exchanges.flow[some].tolist(),
+            _or_null(exchanges.part_of[some], -1), *words, np.where(exchanges.inferred[some], "true", "false").tolist(),
+            exchanges.name[some].tolist(), exchanges.status[some].tolist(), exchanges.fact[some].tolist(), *_times(exchanges, some, tables),
+            _details(exchanges, some), shares.of(begin, min(begin + _CHUNK, len(exchanges))),
+        )  # fmt: skip
+        for number, (
+            agent, call, flow, part_of, protocol, keys, outcome, inferred, name, status, fact, start_s, request_end_s, first_byte_s,
+            end_s, duration_s, details, share,
+        ) in enumerate(zip(*columns, strict=True), begin):  # fmt: skip
+            yield (
+                f'{{"id": {number}, "agent": {agent}, "call": {call}, "flow": {flow}, "part_of": {part_of}, "protocol": {protocol}, '
+                f'"inferred": {inferred}, "keys": {keys}, "name": {texts[name]}, {ends[flow]}, "start_s": {start_s}, '
+                f'"request_end_s": {request_end_s}, "first_byte_s": {first_byte_s}, "end_s": {end_s}, "duration_s": {duration_s}, '
+                f'"status": {_NULL if status < 0 else texts[status]}, "outcome": {outcome}, "details": {details}, "ledger_s": {{{share}}}, '
+                f'"stalls": {stalls.get(number, "[]")}, "trace_id": {facts[fact]}}}'
+            )
+
+
+def flow_lines(tables: Tables) -> Iterator[str]:
+    """One object per flow."""
+    flows, spoken, resent = tables.flows, _applications(tables.exchanges), _resent(tables)
+    columns = (
+        flows.proto.tolist(), flows.vantage.tolist(), flows.packet_count.tolist(), flows.byte_count.tolist(),
+        _seconds(flows.first_ns - tables.start_ns), _seconds(flows.last_ns - tables.start_ns), *endpoints(tables),
+    )  # fmt: skip
+    for flow, (proto, vantage, packets, size, first_s, last_s, client, server) in enumerate(zip(*columns, strict=True)):
+        yield (
+            f'{{"id": {flow}, {_ends(client, server)}, "protocol": "{_TRANSPORTS.get(proto, proto)}", '
+            f'"application": {json.dumps(spoken.get(flow))}, "vantage": "{Vantage(vantage).name.lower()}", "packets": {packets}, '
+            f'"bytes": {size}, "first_s": {first_s}, "last_s": {last_s}{resent.get(flow, "")}}}'
+        )
+
+
+def _resent(tables: Tables) -> dict[int, str]:
+    """Flow -> what its packets that carry bytes again were, and where those before them were lost, as further members."""
+    resent, kinds = tables.resent, ("fast", "rto", "probe", "spurious", "zero_window_probe", "keep_alive", "reordered", "unknown")
+    places = {"before_tap": resent.lost_before_tap, "behind_tap": resent.lost_behind_tap, "ack": resent.lost_ack}
+    found = {}
+    for row, flow in enumerate(resent.flow.tolist()):
+        retransmissions = {kind: int(getattr(resent, kind)[row]) for kind in kinds}
+        lost = {place: int(count[row]) for place, count in places.items()}
+        found[flow] = f', "retransmissions": {json.dumps(retransmissions)}, "lost": {json.dumps(lost)}'
+    return found
+
+
+def endpoints(tables: Tables) -> tuple[list[str], list[str]]:
+    """The clients and the servers of all flows, as address:port."""
+    flows = range(len(tables.flows))
+    return [tables.client(flow) for flow in flows], [tables.server(flow) for flow in flows]
+
+
+def apportioned(group: I64, parts_ns: I64) -> I64:
+    """Microseconds that sum, in each group of adjacent rows, to the rounded total: largest remainders are rounded up (Hamilton)."""
+    if not len(group):
+        return parts_ns
+    begins = np.flatnonzero(group_starts(group))
+    count = np.diff(begins, append=len(group))
+    whole = parts_ns // 1000
+    missing = (np.add.reduceat(parts_ns, begins) + 500) // 1000 - np.add.reduceat(whole, begins)
+    order = np.lexsort((-(parts_ns % 1000), group))
+    whole[order] += np.arange(len(group)) - np.repeat(begins, count) < np.repeat(missing, count)
+    return whole
+
+
+class _Shares:
+    """What of each exchange's wall time each label got, as the members of an object, largest first."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        codes = sorted({label.code for label in ledger.labels})
+        self._members = [f"{json.dumps(code)}: " for code in codes]
+        code = np.array([codes.index(label.code) for label in ledger.labels], np.int64)[ledger.label] if codes else ledger.label
+        order = np.lexsort((code, ledger.owner))
+        owner, code = ledger.owner[order].astype(np.int64), code[order]
+        first = np.flatnonzero(group_starts(owner * (len(codes) + 1) + code))
+        self._owner, self._code = owner[first], code[first]
+        spent_ns = np.add.reduceat(ledger.duration_ns[order], first) if len(first) else ledger.duration_ns
+        self._us = apportioned(self._owner, spent_ns)
+        by_size = np.lexsort((self._code, -spent_ns, self._owner))
+        self._code, self._us = self._code[by_size], self._us[by_size]
+
+    def of(self, begin: int, stop: int) -> list[str]:
+        """Those of the exchanges [begin, stop)."""
+        edges = np.searchsorted(self._owner, np.arange(begin, stop + 1)).tolist()
+        low = edges[0]
+        some = slice(low, edges[-1])
+        named = zip(self._code[some].tolist(), (self._us[some] / 1_000_000).tolist(), strict=True)
+        members = [f"{self._members[code]}{share_s}" for code, share_s in named]
+        return [", ".join(members[a - low : b - low]) for a, b in pairwise(edges)]
+
+
+def _stalls(tables: Tables, ledger: Ledger) -> dict[int, str]:
+    """Exchange -> its stalls; without those that have none."""
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in np.flatnonzero(ledger.is_stall() & ~ledger.labelled(*NO_STALL)).tolist():
+        entry = ledger.entry(row)
+        found[entry.owner].append(_stall(entry, tables))
+    return {owner: json.dumps(stalls) for owner, stalls in found.items()}
+
+
+def _stall(entry: Entry, tables: Tables) -> dict[str, Any]:
+    frames = entry.sign.frames[:EVIDENCE_LIMIT] if entry.sign else ()
+    return {
+        "start_s": seconds(entry.start_ns - tables.start_ns),
+        "end_s": seconds(entry.end_ns - tables.start_ns),
+        "cause": entry.label.code,
+        "at_least": entry.sign is not None and entry.sign.at_least,
+        "frames": [list(tables.place(frame.capture, frame.number)) for frame in frames],
+    }
+
+
+def _seconds(ns: I64) -> list[float]:
+    """`seconds` of a column."""
+    column: list[float] = ((ns + 500) // 1000 / 1_000_000).tolist()
+    return column
+
+
+def _times(exchanges: Exchanges, some: slice, tables: Tables) -> Iterator[list[Any]]:
+    """Start, end of the request, first byte, end and duration; "null" for what never was."""
+    for column in (exchanges.start_ns, exchanges.request_end_ns, exchanges.first_byte_ns, exchanges.end_ns):
+        times: list[Any] = _seconds(np.minimum(column[some], NEVER - 1_000) - tables.start_ns)
+        for row in np.flatnonzero(column[some] == NEVER).tolist():
+            times[row] = _NULL
+        yield times
+    yield _seconds(exchanges.end_ns[some] - exchanges.start_ns[some])
+
+
+def _details(exchanges: Exchanges, some: slice) -> list[str]:
+    details = ["{}"] * len(exchanges.flow[some])
+    for row in np.flatnonzero(exchanges.outcome[some] == CODES[Outcome.ABORTED]).tolist():
+        by = int(exchanges.aborted_by[some][row])
+        details[row] = json.dumps({"aborted_by": ENDS[by] if by >= 0 else None})
+    return details
+
+
+def _or_null(column: npt.NDArray[np.integer[Any]], none: int) -> list[Any]:
+    """The numbers of a column, "null" for those that stand for none."""
+    numbers: list[Any] = column.tolist()
+    for row in np.flatnonzero(column == none).tolist():
+        numbers[row] = _NULL
+    return numbers
+
+
+def _words(column: npt.NDArray[np.integer[Any]], words: Iterable[str]) -> list[str]:
+    encoded = _encoded(words)
+    return [encoded[place] for place in column.tolist()]
+
+
+def _encoded(texts: Iterable[str]) -> list[str]:
+    return [json.dumps(text) for text in texts]
+
+
+def _ends(client: str, server: str) -> str:
+    return f'"client": {json.dumps(client)}, "server": {json.dumps(server)}'
+
+
+def _trace_id(value: object) -> str:
+    return _NULL if value is None else json.dumps(str(value))
+
+
+def _applications(exchanges: Exchanges) -> dict[int, str]:
+    """What each flow speaks: the protocol that carries its exchanges, a handshake where there is nothing else."""
+    spoken: dict[int, str] = {}
+    columns = (exchanges.flow, exchanges.protocol, exchanges.h2_stream > 0)
+    for flow, code, is_h2 in zip(*(column.tolist() for column in columns), strict=True):
+        protocol = PROTOCOLS[code]
+        if protocol in {Protocol.CONNECT, Protocol.OTHER}:
+            continue
+        if protocol is Protocol.TLS_HANDSHAKE:
+            spoken.setdefault(flow, Protocol.TLS.value)
+        elif is_h2 or protocol is Protocol.GRPC:
+            spoken[flow] = Protocol.H2.value
+        else:
+            spoken[flow] = Protocol.HTTP1.value if protocol is Protocol.SSE else protocol.value
+    return spoken
