@@ -5,35 +5,29 @@ One shard is the case of one: scan gives its rows, analyse its exchanges and sig
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
-from pcapdiag.capture import CaptureReader, read_capture
+from pcapdiag.capture import Recordings, gather_inputs
 from pcapdiag.detectors import DETECTORS
 from pcapdiag.errors import CaptureError
 from pcapdiag.exchanges import make_calls, pair_exchanges
-from pcapdiag.findings import Detector, Diagnosis, Failure, conclude, dissect_cited, see, see_across
-from pcapdiag.flows import group_flows
+from pcapdiag.findings import Detector, Diagnosis, Failure, conclude, dissect_cited, place_findings, place_signs, see, see_across
+from pcapdiag.flows import find_clock_steps, group_flows, straighten
+from pcapdiag.flows.resent_stretches import count_resends
 from pcapdiag.losses import Losses
+from pcapdiag.options import DEFAULTS, TABLES_SHARE, Options
 from pcapdiag.packets import decode_packets
+from pcapdiag.pair import pair_captures
+from pcapdiag.spool import Room
 from pcapdiag.stalls import keep_ledger
 from pcapdiag.streams import reassemble
 from pcapdiag.trace import Trace
+from pcapdiag.workers import available_cores
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a user may choose of an analysis."""
-
-    vantage: str | None = None
-    """client, server or middle: where the capture was taken, when the user knows better."""
-    dissect: bool = False
-    """Add tshark's own dissection of each cited frame."""
-    limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Detector code -> threshold -> value."""
-
-
-def diagnose_files(paths: Sequence[str], options: Options = Options(), *, detectors: Sequence[Detector] = DETECTORS) -> Diagnosis:
+def diagnose_files(paths: Sequence[str], options: Options = DEFAULTS, *, detectors: Sequence[Detector] = DETECTORS) -> Diagnosis:
     """Reads captures and diagnoses them; unreadable ones are failures of the diagnosis unless all are.
 
     Raises:
@@ -41,48 +35,52 @@ def diagnose_files(paths: Sequence[str], options: Options = Options(), *, detect
     """
     trace, failures = scan(paths, options)
     diagnosis = diagnose(trace, detectors, options=options, failures=failures)
-    return dissect_cited(diagnosis, paths) if options.dissect else diagnosis
+    return dissect_cited(diagnosis) if options.dissect else diagnosis
 
 
 def load(path: str) -> Trace:
     """All tables of one capture (raises CaptureError)."""
-    return scan([path], Options())[0]
+    return scan([path], DEFAULTS)[0]
 
 
 def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, ...]]:
     """Steps 1 to 5: files -> Trace."""
-    losses, readers = Losses(), list[CaptureReader]()
-    failures: list[Failure] = []
-    for path in paths:
-        try:
-            readers.append(read_capture(path, losses, index=len(readers)))
-        except CaptureError as error:
-            failures.append(Failure("input", str(error)))
-            if len(failures) == len(paths):
-                raise CaptureError("; ".join(failure.what for failure in failures)) from error
-    packets = decode_packets((frames for reader in readers for frames in reader), losses)
-    captures = tuple(reader.capture for reader in readers)
-    tcp = group_flows(packets, captures, side=options.vantage)
+    losses = Losses()
+    jobs, room = options.jobs or available_cores(), Room(options.memory_bytes // TABLES_SHARE)
+    with gather_inputs(paths) as inputs:
+        recordings = Recordings(inputs.captures, losses, apart=options.pair, digest=options.digest or options.pair)
+        packets = decode_packets(recordings, losses, room=room)
+    captures, failures = recordings.captures, (*inputs.failures, *recordings.failures)
+    if not captures or (options.pair and failures):
+        raise CaptureError("; ".join(failures))
+    steps = find_clock_steps(packets)
+    packets = straighten(packets, steps)
+    group = partial(group_flows, captures=captures, side=options.vantage, steps=steps, jobs=jobs, room=room)
+    packets, tcp, pair = pair_captures(packets, captures, group) if options.pair else (packets, group(packets), None)
     streams = reassemble(packets, tcp)
     paired = pair_exchanges(packets, tcp, streams, losses)
     start_ns = int(packets.ts_ns[packets.capture == packets.capture.min()].min()) if len(packets) else 0
+    start_ns = pair.start_ns if pair else start_ns
     trace = Trace(
         captures=captures, quality=tcp.quality, vantages=tcp.vantages, addresses=packets.addresses, flows=tcp.flows,
         exchanges=paired.exchanges, h2=paired.h2, calls=make_calls(paired.exchanges, tcp.flows), start_ns=start_ns, losses=losses,
-        packets=packets, tcp=tcp, streams=streams,
+        packets=packets, tcp=tcp, streams=streams, resent=count_resends(tcp.resends),
+        host_facts=inputs.host_facts, notes=tuple(inputs.notes),
+        pair=pair,
     )  # fmt: skip
-    return trace, tuple(failures)
+    return trace, tuple(Failure("input", failure) for failure in failures)
 
 
 def diagnose(
     trace: Trace,
     detectors: Sequence[Detector] = DETECTORS,
     *,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     failures: Sequence[Failure] = (),
 ) -> Diagnosis:
     """Steps 6 and 7: Trace -> Diagnosis."""
     crashed = list(failures)
     signs = see(trace, detectors, options.limits, crashed) + see_across(trace, detectors, options.limits, crashed)
+    signs = place_signs(signs, trace)
     ledger = keep_ledger(trace, signs)
-    return conclude(trace, ledger, signs, detectors, crashed)
+    return replace(place_findings(conclude(trace, ledger, signs, detectors, crashed), signs), notes=trace.notes)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from pcapdiag.capture.host import HostFacts
+from pcapdiag.flows.resend_table import FlowResends
 
 if TYPE_CHECKING:
     from pcapdiag.capture.frames import Capture
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from pcapdiag.flows.table import Flows, Quality, Segments, TcpTables, VantageOpinion
     from pcapdiag.losses import Losses
     from pcapdiag.packets.table import Addresses, Packets
+    from pcapdiag.pair.table import Pair
     from pcapdiag.streams import Streams
 
 
@@ -24,11 +28,29 @@ class Tables:
     vantages: tuple[VantageOpinion, ...]
     addresses: Addresses
     flows: Flows
+    resent: FlowResends = field(default_factory=FlowResends.empty)
+    """Per flow: how many packets carried bytes again, by kind and place of the loss."""
     exchanges: Exchanges
     calls: Calls
     start_ns: int
     """Time of the first packet of the first capture: zero of all reported seconds."""
     losses: Losses
+    host_facts: HostFacts = field(default_factory=HostFacts)
+    """What lay beside the captures about the hosts they were taken on: the true MTUs; empty when nothing did."""
+    notes: tuple[str, ...] = ()
+    """What was passed over among the inputs, a line each."""
+    pair: Pair | None = None
+    """What two captures of one path say together; None unless they were given as a pair."""
+
+    @property
+    def files(self) -> tuple[tuple[int, Capture], ...]:
+        """Every file read, with the index of its capture: most captures are one file."""
+        return tuple((index, file) for index, capture in enumerate(self.captures) for file in capture.each)
+
+    def place(self, capture: int, frame: int) -> tuple[int, int]:
+        """Index into `files`, and the frame's number there, of a frame as all tables name it."""
+        index, number = self.captures[capture].place(frame)
+        return sum(len(before.each) for before in self.captures[:capture]) + index, number
 
     def client(self, flow: int) -> str:
         """address:port of a flow's client."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from pcapdiag.capture.frames import Capture, Interface
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.table import Call, Calls, Exchange, Exchanges, Outcome, Protocol
+from pcapdiag.exchanges.gather import exchanges_of
+from pcapdiag.exchanges.table import Call, Calls, Exchange, Outcome, Protocol
 from pcapdiag.findings import Conclusion, Detector, Diagnosis, Domain, Failure, FindingKind, rank, verdict
 from pcapdiag.flows.table import Flows, Quality, Vantage, VantageOpinion
 from pcapdiag.losses import Loss, Losses
@@ -137,8 +138,8 @@ def tables(rows: tuple[Exchange, ...], **changes: Any) -> Tables:
         vantages=(VantageOpinion("client", 0.98, "d2 = 0.08 ms of 24.1 ms; TTL 64 outbound"),),
         addresses=ADDRESSES,
         flows=columns,
-        exchanges=Exchanges(rows),
-        calls=Calls(calls, agents, {row.id: number for number, row in enumerate(whole)}),
+        exchanges=exchanges_of(rows),
+        calls=Calls.of(calls, agents, len(rows)),
         start_ns=START_NS,
         losses=Losses(),
     )
@@ -161,8 +162,8 @@ def ledger(rows: tuple[Exchange, ...], *stalls: tuple[int, float, float, str], r
         if row.end_ns > reached:
             mine.append(Entry(row.id, reached, row.end_ns, rest, None))
         entries.append(tuple(mine))
-    counted = frozenset(row.id for row in rows if row.part_of is None)
-    return replace(Ledger(tuple(entries), counted, (200_000_000,) * len(rows)), **changes)
+    counted = [row.part_of is None for row in rows]
+    return replace(Ledger.of(entries, counted, [200_000_000] * len(rows)), **changes)
 
 
 def _sign(number: int, start: float, end: float, code: str) -> Sign | None:
@@ -237,7 +238,7 @@ def healthy() -> Diagnosis:
 def empty() -> Diagnosis:
     """A capture without frames."""
     nothing = capture(frame_count=0, first_ns=None, last_ns=None, size_bytes=24, interfaces=())
-    return diagnosis(tables((), captures=(nothing,), flows=flows()), Ledger((), frozenset(), ()))
+    return diagnosis(tables((), captures=(nothing,), flows=flows()), Ledger.of((), (), ()))
 
 
 def capture_only() -> Diagnosis:

@@ -24,6 +24,7 @@ from pcapdiag.cli.exits import Exit
 from pcapdiag.detectors import DETECTORS as SHIPPED
 from pcapdiag.errors import CaptureError, OptionError
 from pcapdiag.findings import Detector, Failure, Limit, Limits, Severity
+from pcapdiag.options import Options
 from pcapdiag.reporters import REPORTERS
 from tests.diagnoses import DETECTORS, capture, detector, healthy, quality, rich
 
@@ -38,7 +39,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """`pipeline(what)` makes every analysis give `what`, or raise it."""
 
     def install(what: Diagnosis | BaseException) -> None:
-        def diagnose(_paths: object, **_options: object) -> Diagnosis:
+        def diagnose(*_: object) -> Diagnosis:
             if isinstance(what, BaseException):
                 raise what
             return what
@@ -243,16 +244,38 @@ def test_choices_are_those_of_the_program() -> None:
     assert list(form.choices) == list(REPORTERS)
 
 
-def test_choices_reach_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, object] = {}
+def chosen(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Options:
+    """The options that a command line gives the pipeline."""
+    seen: list[Options] = []
 
-    def diagnose(paths: object, **options: object) -> Diagnosis:
-        seen.update(options, paths=paths)
+    def diagnose(_: object, options: Options) -> Diagnosis:
+        seen.append(options)
         return healthy()
 
     monkeypatch.setattr(analyze, "diagnose", diagnose)
-    main(["analyze", "a.pcap", "-", "--vantage", "server", "--dissect"])
-    assert seen == {"paths": ("a.pcap", "-"), "vantage": "server", "dissect": True}
+    main(["analyze", "a.pcap", *arguments])
+    return seen[0]
+
+
+def test_choices_reach_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = chosen(monkeypatch, "-", "--vantage", "server", "--dissect", "--jobs", "3", "--memory", "1.5GiB")
+    assert options == Options(vantage="server", dissect=True, digest=False, jobs=3, memory_bytes=3 << 29)
+
+
+@pytest.mark.parametrize(("size", "expected"), [("300M", 300 << 20), ("2g", 2 << 30), ("4096", 4096), ("64KiB", 1 << 16), ("1T", 1 << 40)])
+def test_sizes_have_binary_units(size: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(monkeypatch, "--memory", size).memory_bytes == expected
+
+
+def test_captures_are_digested_for_the_report_that_shows_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert not chosen(monkeypatch, "--report", f"markdown={tmp_path / 'r.md'}").digest
+    assert chosen(monkeypatch, "--report", f"json={tmp_path / 'r.json'}").digest
+
+
+@pytest.mark.parametrize("size", ["", "M", "-1M", "5x", "1.5.2G"])
+def test_what_is_no_size_is_said(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze", "a.pcap", f"--memory={size}"]) == Exit.UNUSABLE
+    assert "is not a size like 300M" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,18 @@ def test_two_captures_of_one_path_count_a_packet_once() -> None:
     assert sum(one.copies for one in found.quality) == 3
 
 
+def test_copies_behind_a_router_are_told_apart() -> None:
+    found = quality(*HANDSHAKE, row(3 * MS, **DATA, ttl=64), row(4 * MS, **DATA, ttl=63), row(5 * MS, **DATA, ttl=63))
+    assert (found.copies, found.routed_copies, found.leg_packets) == (2, 1, 0)
+
+
+def test_what_was_set_aside_belongs_to_no_flow() -> None:
+    found = tables(*HANDSHAKE, row(3 * MS, **DATA), row(4 * MS, **DATA))
+    assert found.aside.tolist() == [4]
+    assert found.flow_of_row.tolist() == [0, 0, 0, 0, -1]
+    assert len(found.legs) == 0
+
+
 # --- order -------------------------------------------------------------------------------------------------------------
 
 
@@ -108,6 +120,7 @@ def test_records_out_of_order_are_put_in_order_and_counted() -> None:
     assert (found.segments.gap_len == 0).all()
     one = found.quality[0]
     assert (one.backward_steps, one.backward_max_ns, one.issues, one.grade) == (1, 4 * MS, ("misordered-packets",), "B")
+    assert (one.backward_frames, one.advice.startswith("Let one clock")) == ((5,), True)
 
 
 def test_a_clock_that_jumps_back_steps_once() -> None:
@@ -180,6 +193,8 @@ def test_drops_that_the_capturing_system_admits() -> None:
         Interface(link_type=1, snaplen=0, dropped_by_os_count=3), Interface(link_type=1, snaplen=0, dropped_by_interface_count=4)
     )
     assert (some.dropped_count, some.issues, some.grade) == (7, ("capture-loss",), "D")
+    both = admitted(Interface(link_type=1, snaplen=0, dropped_by_os_count=3, dropped_by_interface_count=2))
+    assert both.dropped_count == 5, "the card's drops and the system's are counted apart"
 
 
 def test_what_the_capture_could_have_shown() -> None:

@@ -63,8 +63,15 @@ def test_a_probe_of_the_tail_seen_where_it_was_sent() -> None:
     assert losses(told) == [Loss(0, 2 * MSS, 3_000, True, 20, 65, 85, Repair.PROBE, 1, tail=True)]
 
 
-def test_a_timeout_seen_where_it_was_sent() -> None:
+def test_the_only_segment_in_flight_is_probed_when_its_timer_would_fire() -> None:
+    """RFC 8985 section 7.2: with one segment outstanding the probe waits as long as the timer."""
     told = Wire().handshake().send(100, lose="after").wait(ms=220).resend().reply(100)
+    assert losses(told) == [Loss(0, 0, 100, True, 20, 240, 260, Repair.PROBE, 1, tail=True)]
+
+
+def test_a_timeout_seen_where_it_was_sent() -> None:
+    """Without SACK there are no probes (RFC 8985 section 3)."""
+    told = Wire(sack=False).handshake().send(100, lose="after").wait(ms=220).resend().reply(100)
     assert losses(told) == [Loss(0, 0, 100, True, 20, 240, 260, Repair.TIMEOUT, 1, tail=True)]
 
 
@@ -109,7 +116,7 @@ def test_the_last_resend_decides_what_repaired_it() -> None:
 
 
 def test_a_resend_after_its_ack_was_seen_is_spurious() -> None:
-    told = Wire().handshake().send(300).wait(ms=250).resend().reply(10)
+    told = Wire(sack=False).handshake().send(300).wait(ms=250).resend().reply(10)
     assert losses(told) == [Loss(0, 0, 300, True, 20, 270, 40, Repair.TIMEOUT, 1, spurious=True, tail=True)]
 
 
@@ -130,8 +137,14 @@ def test_an_ack_that_echoes_the_original_says_so_too() -> None:
     assert not row.spurious, "here the ACK echoes the resend"
 
 
-def test_without_dsack_and_time_stamps_nothing_shows_it() -> None:
+def test_an_ack_sooner_than_a_round_trip_after_the_resend_says_so_too() -> None:
     (row,) = losses(Wire(rtt_ms=300, sack=False, timestamps=False).handshake().send(300).wait(ms=250).resend())
+    assert row.spurious
+
+
+def test_without_dsack_and_time_stamps_nothing_shows_that_only_the_ack_was_lost() -> None:
+    told = Wire(sack=False, timestamps=False).handshake().acks("none", "server").send(300).wait(ms=250).resend().ack("server")
+    (row,) = losses(told)
     assert not row.spurious
 
 

@@ -83,9 +83,44 @@ def test_one_way_needs_an_acknowledgment_of_what_is_missing() -> None:
 
     alone = [row(i, seq=i, ack=i) for i in range(4)]
     assert one_way(*alone)
-    assert not one_way(*alone[:3]), "too few packets"
+    assert one_way(*alone[:2]), "it acknowledges more and more"
+    assert one_way(row(0, flags=SYN), row(1, seq=1, ack=1)), "it heard a SYN-ACK"
+    assert one_way(*(row(i, seq=i, ack=7) for i in range(4))), "it goes on after an ACK"
+    assert not one_way(*(row(i, seq=i, ack=7) for i in range(3))), "the end of an old connection"
+    assert not one_way(row(0, seq=1, ack=7), row(1, seq=2, ack=9, flags=RST | ACK)), "a reset may carry anything"
     assert not one_way(*alone, row(9, back=True))
     assert not one_way(*(row(i, seq=i, flags=SYN) for i in range(6)))
+
+
+def test_in_a_capture_of_one_direction_short_connections_are_one_way_too() -> None:
+    def ends(i: int) -> dict[str, tuple[str, int]]:
+        return {"src": ("10.0.0.1", 50_000 + i)}
+
+    long = [row(10 * i + k, seq=k, ack=k, **ends(i)) for i in range(3) for k in range(5)]
+    short = [row(1_000, seq=5, ack=5, **ends(7)), row(1_001, flags=SYN, **ends(8))]
+    assert tables(*long, *short).flows.one_way.tolist() == [True, True, True, True, False], "a SYN proves nothing, in any company"
+    assert tables(*long[:10], *short).flows.one_way.tolist() == [True, True, False, False], "two may be chance"
+    both = [
+        one
+        for i in range(20, 23)
+        for one in (row(2_000 + i, seq=1, ack=1, **ends(i)), row(2_100 + i, back=True, dst=ends(i)["src"], seq=1, ack=1))
+    ]
+    assert tables(*long, *short, *both).flows.one_way.tolist()[3] is False, "both directions are here: it is asymmetric at most"
+
+
+def test_super_segments_of_older_connections_show_by_being_multiples() -> None:
+    def supers(*lengths: int) -> int:
+        at, rows = 0, []
+        for i, length in enumerate(lengths):
+            rows.append(row(i * MS, seq=at, ack=1, payload_len=length))
+            at += length
+        return tables(*rows).quality[0].super_segments
+
+    assert supers(1_448, 2_896, 4_344, 700, 5_792) == 3
+    assert supers(2_920, 8_760, 3_333) == 3, "the last one of a burst ends anywhere"
+    assert supers(8_948, 8_948, 8_948, 300) == 0, "jumbo frames"
+    assert supers(4_312, 4_312) == 0, "FDDI"
+    assert supers(2_896) == 0, "one packet proves nothing"
 
 
 def test_rows_find_their_segments_again() -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from pcapdiag.flows import group_flows
+from pcapdiag.flows.clues import gather
+from pcapdiag.flows.summary import super_segments
 from pcapdiag.flows.table import TcpTables, Vantage
 from pcapdiag.flows.vantage import Clues, infer_vantage, override
 from pcapdiag.packets.table import ACK, SYN, UDP
 from tests.packet_rows import MS, Row, capture, packets, row
-from tests.wire import Wire, merge
+from tests.wire import Recording, Wire, merge
+
+if TYPE_CHECKING:
+    from tests.wire_line import Lose
+
+
+CHAIN = ("10.0.0.1", 8_080)
+"""The client of the other connections, as a server."""
 
 
 def tables(*rows: Row, **options: Any) -> TcpTables:
@@ -60,9 +70,11 @@ def test_a_time_to_live_that_no_router_lowered_tells_less() -> None:
     assert side(*connection(0, 0.1, 0.4, ttls=(57, 128))) == "server"
 
 
-def test_a_router_beside_a_host_may_keep_its_time_to_live() -> None:
+def test_a_router_beside_a_host_keeps_its_time_to_live() -> None:
+    """A handshake that shows both ends far away is worth more than an unrouted TTL, but leaves little certainty."""
     (opinion,) = tables(*connection(0, 12, 15, ttls=(64, 57))).vantages
-    assert (opinion.side, opinion.confidence) == ("middle", 0.7)
+    assert opinion.side in {"middle", "unknown"}
+    assert opinion.confidence < tables(*connection(0, 12, 15)).vantages[0].confidence
 
 
 def test_near_each_other_and_unrouted_is_one_host() -> None:
@@ -70,9 +82,15 @@ def test_near_each_other_and_unrouted_is_one_host() -> None:
 
 
 def test_what_the_link_layer_says_outranks_the_rest() -> None:
-    assert side(*connection(0, 12, 15, out={"client": 1, "server": 0})) == "client"
-    assert side(*connection(0, 12, 15, out={"client": 0, "server": 1})) == "server"
-    assert side(*connection(0, 12, 15, out={"client": 1, "server": 1})) == "local"
+    """A client may be slow to acknowledge the handshake; the kernel knows what it sent itself."""
+    assert side(*connection(0, 12, 15, ttls=(64, 57), out={"client": 1, "server": 0})) == "client"
+    assert side(*connection(0, 12, 15, ttls=(57, 64), out={"client": 0, "server": 1})) == "server"
+    assert side(*connection(0, 0.02, 0.03, ttls=(64, 64), out={"client": 1, "server": 1})) == "local"
+
+
+def test_a_router_that_calls_everything_outgoing_is_not_believed() -> None:
+    """Its own interface towards the server: the client's packets go out there, after three hops."""
+    assert side(*connection(0, 12, 15, ttls=(61, 57), out={"client": 1, "server": 0})) != "client"
 
 
 def test_a_gateway_that_serves_and_asks_is_mixed() -> None:
@@ -81,9 +99,23 @@ def test_a_gateway_that_serves_and_asks_is_mixed() -> None:
 
 
 def test_nothing_to_go_by() -> None:
-    opinion = tables(row(0, seq=5, ttl=60, payload_len=9), row(MS, back=True, seq=5, ack=14, ttl=59)).vantages[0]
+    opinion = tables(row(0, seq=5, ttl=63, payload_len=9), row(MS, back=True, seq=5, ack=14, ttl=63)).vantages[0]
     assert (opinion.side, opinion.why) == ("unknown", "nothing tells")
     assert tables().vantages[0].side == "unknown"
+
+
+def test_a_host_in_the_chain_serves_some_and_asks_others() -> None:
+    """An agent gateway: every connection has its own vantage."""
+    asked = [one for i in range(3) for one in connection(100 * i, 0.1, 30, port=50_000 + i, ttls=(64, 54))]
+    served = []
+    for i in range(3):
+        end = ("10.0.0.7", 40_000 + i)
+        served += [replace(one, src=CHAIN if one.src[1] == 80 else end, dst=CHAIN if one.dst[1] == 80 else end)
+                   for one in connection(1_000 + 100 * i, 30, 0.1, ttls=(54, 64))]  # fmt: skip
+    found = tables(*asked, *served)
+    assert found.flows.vantage.tolist() == [Vantage.CLIENT] * 3 + [Vantage.SERVER] * 3
+    assert found.vantages[0].side == "mixed"
+    assert found.vantages[0].why.startswith("client and server of different connections")
 
 
 def test_many_connections_outweigh_one() -> None:
@@ -107,15 +139,104 @@ def test_the_user_knows_better() -> None:
     assert (sides.tolist(), [opinion.side for opinion in opinions]) == ([Vantage.MIDDLE] * 3, ["middle"] * 2)
 
 
-def test_every_capture_has_a_vantage_of_its_own() -> None:
-    def column(*values: Any) -> Any:
-        return np.array(values)
+# --- one kind of evidence at a time -------------------------------------------------------------------------------------
 
-    clues = Clues(
-        capture=column(0, 1), near_rtt_ns=column(10**5, 3 * 10**7), far_rtt_ns=column(3 * 10**7, 10**5), client_ttl=column(0, 0),
-        server_ttl=column(0, 0), client_out=column(0, 0), server_out=column(0, 0), client_super=column(False, False),
-        server_super=column(False, False),
-    )  # fmt: skip
-    sides, opinions = infer_vantage(clues, 3)
+
+def clues(**changes: Any) -> Clues:
+    """One connection of which nothing is known, with changes; two-column clues are given as (client, server)."""
+    nothing: dict[str, Any] = {
+        "capture": 0, "ends": (1, 2), "near_rtt_ns": -1, "far_rtt_ns": -1, "ttl": (0, 0), "out": (0, 0), "split": (0, 0), "whole": (0, 0),
+        "unpadded": (0, 0), "turnaround_ns": (-1, -1), "seen_again": (0, 0),
+    }  # fmt: skip
+    return Clues(**{name: np.array([value]) for name, value in {**nothing, **changes}.items()})
+
+
+@pytest.mark.parametrize(
+    ("evidence", "why"),
+    [
+        ({"out": (4, -4)}, "the link layer calls the client's packets outgoing"),
+        ({"split": (3, 0)}, "frames of the client as only their own host sees them (TSO, no padding)"),
+        ({"unpadded": (5, -5)}, "frames of the client as only their own host sees them (TSO, no padding)"),
+        ({"ttl": (64, 50)}, "TTL 64 of the client is unrouted"),
+        ({"ttl": (128, 113)}, "TTL 128 of the client is unrouted"),
+        (
+            {"turnaround_ns": (50_000, 30_000_000), "seen_again": (4, -4)},
+            "the client answers at once; the client's resends repeat bytes seen here",
+        ),
+        ({"whole": (0, 5), "turnaround_ns": (50_000, 30_000_000)}, "packets to the client merged (GRO); the client answers at once"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_evidence_counts_for_either_end(evidence: dict[str, tuple[int, int]], why: str) -> None:
+    mirrored = {name: values[::-1] for name, values in evidence.items()}
+    for change, side_, name in ((evidence, Vantage.CLIENT, "client"), (mirrored, Vantage.SERVER, "server")):
+        sides, (opinion,) = infer_vantage(clues(**change), 1)
+        assert (sides.tolist(), opinion.side, opinion.why) == ([side_], name, why.replace("client", name))
+
+
+@pytest.mark.parametrize(
+    "evidence", [{"turnaround_ns": (50_000, 60_000)}, {"unpadded": (5, 5)}, {"ttl": (63, 63)}, {"seen_again": (2, -2)}]
+)
+def test_what_both_ends_show_or_hardly_show_tells_nothing(evidence: dict[str, tuple[int, int]]) -> None:
+    sides, (opinion,) = infer_vantage(clues(**evidence), 1)
+    assert (sides.tolist(), opinion.side) == ([Vantage.UNKNOWN], "unknown")
+
+
+def test_both_ends_routed_and_timed_is_the_middle() -> None:
+    sides, (opinion,) = infer_vantage(clues(ttl=(58, 51), near_rtt_ns=9 * MS, far_rtt_ns=14 * MS), 1)
+    assert (sides.tolist(), opinion.side) == ([Vantage.MIDDLE], "middle")
+    assert (
+        opinion.why
+        == "handshake: 9.00 ms to the client, 14.00 ms to the server; TTL 58 of the client is routed; TTL 51 of the server is routed"
+    )
+
+
+def test_evidence_adds_up() -> None:
+    def sure(**changes: Any) -> float:
+        return infer_vantage(clues(**changes), 1)[1][0].confidence
+
+    ttl, handshake = {"ttl": (64, 61)}, {"near_rtt_ns": MS // 10, "far_rtt_ns": 30 * MS}
+    assert sure(**ttl) < sure(**ttl, **handshake) <= 0.99
+
+
+def test_every_capture_has_a_vantage_of_its_own() -> None:
+    two = [clues(near_rtt_ns=10**5, far_rtt_ns=3 * 10**7), clues(capture=1, near_rtt_ns=3 * 10**7, far_rtt_ns=10**5)]
+    both = Clues(**{name: np.concatenate([getattr(one, name) for one in two]) for name in Clues.__slots__})
+    sides, opinions = infer_vantage(both, 3)
     assert sides.tolist() == [Vantage.CLIENT, Vantage.SERVER]
     assert [opinion.side for opinion in opinions] == ["client", "server", "unknown"]
+
+
+# --- where the clues come from -----------------------------------------------------------------------------------------
+
+
+def clues_of(told: Recording) -> Clues:
+    trace = told.trace()
+    supers = super_segments(trace.packets, trace.flows, trace.segments)
+    return gather(trace.packets, trace.flows, trace.segments, trace.tcp.acks, supers, trace.captures)
+
+
+def test_a_train_that_the_card_cuts_up_is_acknowledged_in_its_middle() -> None:
+    cut_up = Wire(vantage="client").handshake().acks("none").supersegment(14_480).wait(ms=30)
+    for offset in (2_896, 5_792, 14_480):
+        cut_up.ack("server", ack=offset)
+    merged = Wire(vantage="client").handshake().supersegment(14_480, by="server").ack("client")
+    assert clues_of(cut_up).split.tolist() == [[1, 0]]
+    assert (clues_of(merged).split.tolist(), clues_of(merged).whole.tolist()) == ([[0, 0]], [[0, 1]])
+
+
+@pytest.mark.parametrize(("lose", "expected"), [("after", 1), ("before", -1)])
+def test_resends_repeat_bytes_beside_their_sender_and_fill_holes_elsewhere(lose: Lose, expected: int) -> None:
+    wire = Wire().handshake().send(4_344, lose=lose, only=[1]).wait(ms=40).resend(1_448, 2_896)
+    assert clues_of(wire).seen_again.tolist() == [[expected, 0]]
+
+
+def test_short_frames_are_seen_by_their_sender_only() -> None:
+    plain = Wire(timestamps=False).handshake().http_get().close()
+    assert (clues_of(plain).unpadded > 0).all(), "no wire between the two: nothing is padded"
+
+
+def test_the_least_turnaround_of_each_end() -> None:
+    found = clues_of(Wire(vantage="client", rtt_ms=30).handshake().http_get(body=9_000))
+    client, server = found.turnaround_ns[0].tolist()
+    assert 0 <= client < MS
+    assert server >= 29 * MS

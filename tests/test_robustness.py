@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from pcapdiag.detectors import DETECTORS
 from pcapdiag.errors import CaptureError
 from pcapdiag.losses import FRAME_LOSSES
-from pcapdiag.pipeline import Options, diagnose, scan
+from pcapdiag.options import Options
+from pcapdiag.pipeline import diagnose, scan
 from pcapdiag.reporters import REPORTERS
 from tests.mutated import Mutation, captures, file_of, mutations
 from tests.test_stalls_partition import is_exact

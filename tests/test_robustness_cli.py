@@ -99,7 +99,7 @@ def test_what_is_no_capture_is_named_and_the_others_are_reported(tmp_path: Path)
     for name, (content, _) in NO_CAPTURE.items():
         (tmp_path / name).write_bytes(content)
     expected = [f"pcapdiag: {name}: {said}" for name, (_, said) in NO_CAPTURE.items()]
-    expected += ["pcapdiag: folder: Is a directory", "pcapdiag: missing: No such file or directory"]
+    expected += ["pcapdiag: folder: no capture is in it (0 other files)", "pcapdiag: missing: No such file or directory"]
     done = run(*NO_CAPTURE, "good.pcap", "folder", "missing", "-f", "json", folder=tmp_path)
     assert done.stderr.decode().splitlines() == expected
     report = json.loads(done.stdout)

@@ -20,6 +20,7 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "base"
 PURE_TYPES = {
     "pcapdiag.capture.frames",
     "pcapdiag.exchanges.table",
+    "pcapdiag.flows.resend_table",
     "pcapdiag.flows.table",
     "pcapdiag.packets.table",
     "pcapdiag.protocols.reader",

@@ -87,11 +87,11 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         queue = _queue(trace, history, limits) if history.direction == CLIENT_TO_SERVER else None
         if queue is None:
             continue
-        flows = set(history.flows.tolist())
         first, last = (int(history.sent_ns[queue.deep][at]) for at in (0, -1))
-        for exchange in trace.exchanges:
-            if exchange.flow in flows and exchange.start_ns <= last and exchange.end_ns >= first:
-                yield from _delayed(trace, queue, trips, exchange, limits)
+        exchanges = trace.exchanges
+        mine = np.isin(exchanges.flow, history.flows) & (exchanges.start_ns <= last) & (exchanges.end_ns >= first)
+        for exchange in exchanges.where(mine):
+            yield from _delayed(trace, queue, trips, exchange, limits)
 
 
 def _queue(trace: Trace, history: History, limits: Limits) -> _Queue | None:

@@ -26,6 +26,7 @@ import numpy as np
 
 from pcapdiag.columns import I64, Bools
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits
+from pcapdiag.flows.filtered import Filtered
 from pcapdiag.flows.pieces import first_ack
 from pcapdiag.stalls.evidence import frames_of, mark, marked
 from pcapdiag.stalls.ledger import Ledger
@@ -79,10 +80,11 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
     """One conclusion per capture that lacks packets."""
     for capture, quality in enumerate(tables.quality):
         dropped = quality.dropped_count or 0
-        if not quality.unseen_bytes and not dropped:
+        lost = 0 if Filtered(quality.filtered).tears else quality.unseen_bytes  # what a filter left out the capture did not lose
+        if not lost and not dropped:
             continue
         said = []
-        if quality.unseen_bytes:
+        if lost:
             said.append(
                 f"{quality.unseen_bytes:,} acknowledged bytes ({quality.capture_loss_ratio:.1%}) are not in {tables.captures[capture].name}"
             )

@@ -37,7 +37,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     packets = trace.packets
     for capture, about in enumerate(trace.captures):
         here = packets.capture == capture
-        ends = [frame for row in trace.exchanges if _is_open(row, capture, trace) for at, frame in row.frames[-1:] if at == capture]
+        ends = [frame for row in _open(capture, trace) for at, frame in row.frames[-1:] if at == capture]
         if ends:
             rows = np.flatnonzero(here & np.isin(packets.frame, ends[:SHOWN]))
             yield mark(CODE, frames_of_packets(trace, rows.tolist(), "last packet of an exchange that was still open"))
@@ -45,14 +45,17 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
             yield mark(CODE, frames_of_packets(trace, np.flatnonzero(here)[-1:].tolist(), "last whole record of the file"))
 
 
-def _is_open(row: Exchange, capture: int, tables: Tables) -> bool:
-    return row.outcome is Outcome.INCOMPLETE and row.part_of is None and int(tables.flows.capture[row.flow]) == capture
+def _open(capture: int, tables: Tables) -> list[Exchange]:
+    """The exchanges that were still open when a capture ended."""
+    exchanges = tables.exchanges
+    here = tables.flows.capture[exchanges.flow] == capture
+    return list(exchanges.where(exchanges.ended(Outcome.INCOMPLETE) & (exchanges.part_of < 0) & here))
 
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
     """One conclusion per capture that ends too early."""
     for capture, about in enumerate(tables.captures):
-        unfinished = [row for row in tables.exchanges if _is_open(row, capture, tables)]
+        unfinished = _open(capture, tables)
         if not unfinished and about.cut_at is None:
             continue
         said = []

@@ -4,7 +4,8 @@
 It takes every stretch of bytes that was lost and then resent because later packets had arrived (RFC 5681, RFC 6675,
 RFC 8985), and charges the requests that own those bytes from when the bytes were due to when they came. Seen from the
 sender, the bytes pass the capture twice; seen from the receiver, a hole opens and a packet with a newer timestamp
-fills it. The finding says on which side of the capture the packets were lost.
+fills it. The finding says on which side of the capture the packets were lost. Where the resend was lost too, it is
+lost-retransmission.
 
 ## Why it matters
 Each such loss costs a request about one round trip. One is normal on most paths; many per minute on one path add up,
@@ -27,6 +28,8 @@ import numpy as np
 
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
 from pcapdiag.flows.icmp_join import losses_of
+from pcapdiag.flows.resend_table import ResendKind
+from pcapdiag.flows.resent_stretches import Stretches, tallied
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.table import Repair
 from pcapdiag.flows.waits import wait_of
@@ -46,23 +49,27 @@ class Facts:
     lost_bytes: int
     behind_tap: bool
     """Lost between the capture and the receiver; else before the capture."""
+    resent: tuple[ResendKind, ...] = ()
+    """What each packet was that brought bytes of it again."""
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per loss repaired by fast retransmission, on the bytes that were missing."""
     found = trace.tcp.recoveries
     trips = RoundTrips(trace.tcp)
-    told = losses_of(trace.packets, trace.tcp)
+    told, stretches = losses_of(trace.packets, trace.tcp), Stretches(trace.tcp)
     for row in np.flatnonzero((found.repair == Repair.FAST) & ~found.spurious).tolist():
         wait = wait_of(trace.tcp, trips, row)
         if row in told or wait.end_ns - wait.start_ns < limits.ns("least_wait"):
             continue  # a router said why it dropped them: icmp-ptb-honoured or -ignored
+        if stretches.lost_again(row):
+            continue  # lost-retransmission
         flow, direction = divmod(int(found.fd[row]), 2)
         here = bool(found.at_sender[row])
         yield Sign(
             label=LABEL, scope=OfFlow(flow, direction, int(found.start[row]), int(found.stop[row])), start_ns=wait.start_ns,
             end_ns=wait.end_ns, confidence=_confidence(trace, row, flow), at_least=wait.at_least,
-            facts=Facts(int(found.stop[row] - found.start[row]), here),
+            facts=Facts(int(found.stop[row] - found.start[row]), here, stretches.kinds(row)),
             frames=frames_of(trace, (
                 (int(found.first_segment[row]), "sent; lost behind the capture" if here else "arrives; bytes before it are missing"),
                 (int(found.resent_segment[row]), "the missing bytes, resent"),
@@ -93,7 +100,10 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
             summary=f"{count} {'loss' if count == 1 else 'losses'} on the way between {share.client} and {share.server} ({side}) held "
             f"{len(share.exchanges)} of its requests for {share.stall_ns / 1e9:.2f} s until the bytes were resent",
             contrast="packets that merely overtook each other would carry the older timestamp; these carry a newer one",
-            details={"losses": count, "lost_bytes": sum(loss.lost_bytes for loss in losses), "lost": side},
+            details={
+                "losses": count, "lost_bytes": sum(loss.lost_bytes for loss in losses), "lost": side,
+                "before_tap": count - behind, "behind_tap": behind, "resent": tallied(kind for loss in losses for kind in loss.resent),
+            },
         )  # fmt: skip
 
 

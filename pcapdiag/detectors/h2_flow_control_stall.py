@@ -65,7 +65,8 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     suspects = _suspects(trace.h2, limits)
     if not suspects:
         return
-    exchanges = {(exchange.flow, exchange.h2_stream): exchange for exchange in trace.exchanges if exchange.h2_stream}
+    on_h2 = (trace.exchanges.h2_stream > 0) & np.isin(trace.exchanges.flow, suspects)
+    exchanges = {(exchange.flow, exchange.h2_stream): exchange for exchange in trace.exchanges.where(on_h2)}
     trips = RoundTrips(trace.tcp)
     for flow in suspects:
         log = trace.h2.of_flow(flow)

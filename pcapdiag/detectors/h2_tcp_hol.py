@@ -56,22 +56,15 @@ class Facts:
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per loss and innocent request behind it."""
     found = trace.tcp.recoveries
-    by_flow = _multiplexed(trace)
-    trips = RoundTrips(trace.tcp)
-    for row in np.flatnonzero(~found.spurious & np.isin(found.fd // 2, list(by_flow))).tolist():
+    exchanges, trips = trace.exchanges, RoundTrips(trace.tcp)
+    by_flow = exchanges.by_flow(exchanges.h2_stream > 0, len(trace.flows))
+    for row in np.flatnonzero(~found.spurious & (by_flow.counts[found.fd // 2] > 1)).tolist():
         wait = wait_of(trace.tcp, trips, row)
         if wait.end_ns - wait.start_ns < limits.ns("least_wait"):
             continue
-        yield from _victims(trace, row, wait, by_flow[int(found.fd[row]) // 2], limits)
-
-
-def _multiplexed(trace: Trace) -> dict[int, list[Exchange]]:
-    """HTTP/2 requests of each flow that carried more than one."""
-    by_flow: dict[int, list[Exchange]] = {}
-    for exchange in trace.exchanges:
-        if exchange.h2_stream:
-            by_flow.setdefault(exchange.flow, []).append(exchange)
-    return {flow: rows for flow, rows in by_flow.items() if len(rows) > 1}
+        mine = by_flow[int(found.fd[row]) // 2]
+        near = mine[(exchanges.end_ns[mine] > wait.start_ns) & (exchanges.start_ns[mine] < wait.end_ns)]
+        yield from _victims(trace, row, wait, [exchanges[number] for number in near.tolist()], limits)
 
 
 def _victims(trace: Trace, row: int, wait: Wait, exchanges: list[Exchange], limits: Limits) -> Iterator[Sign]:
@@ -79,8 +72,6 @@ def _victims(trace: Trace, row: int, wait: Wait, exchanges: list[Exchange], limi
     fd, start, stop = int(found.fd[row]), int(found.start[row]), int(found.stop[row])
     owners, blocked = 0, []
     for exchange in exchanges:
-        if exchange.end_ns <= wait.start_ns or exchange.start_ns >= wait.end_ns:
-            continue
         spans = exchange.response if fd % 2 else exchange.request
         if any(a < stop and b > start for a, b in spans):
             owners += 1

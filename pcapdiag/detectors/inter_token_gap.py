@@ -54,9 +54,9 @@ class Facts:
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """Evidence for the longest pauses of each token stream: signs of no duration, so that they take no time from any label."""
-    for exchange in trace.exchanges:
-        if len(exchange.messages) > 1 and exchange.is_stream:
-            yield from _pauses(trace, exchange, limits)
+    exchanges = trace.exchanges
+    for exchange in exchanges.where(exchanges.is_stream & (exchanges.messages.counts > 1)):
+        yield from _pauses(trace, exchange, limits)
 
 
 def _pauses(trace: Trace, exchange: Exchange, limits: Limits) -> Iterable[Sign]:

@@ -71,8 +71,8 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
 def _incomplete(trace: Trace, rows: Rows) -> Iterator[Sign]:
     """At the receiver: the lookup whose answer is missing fragments, from the first fragment to the answer that was whole."""
     groups = trace.packets.fragments
-    for exchange in trace.exchanges:
-        row = _lost_answer(trace, exchange, rows) if exchange.protocol is Protocol.DNS and len(rows) else None
+    for exchange in trace.exchanges.where(trace.exchanges.is_any(Protocol.DNS)) if len(rows) else ():
+        row = _lost_answer(trace, exchange, rows)
         if row is None:
             continue
         sure = Confidence(0.6, ("fragments missing", "asked again"))
@@ -109,9 +109,8 @@ def _asked_again(trace: Trace, rows: Rows, limits: Limits) -> Iterator[Sign]:
     headers = zip(groups.header_row[rows].tolist(), rows.tolist(), strict=True)
     fragmented = {(int(packets.capture[header]), int(packets.frame[header])): row for header, row in headers if header >= 0}
     asked: dict[tuple[int, int, str], list[Exchange]] = {}
-    for exchange in trace.exchanges:
-        at_server = trace.vantages[int(trace.flows.capture[exchange.flow])].side == "server"
-        if exchange.protocol is Protocol.DNS and at_server and exchange.outcome is Outcome.OK:
+    for exchange in trace.exchanges.where(trace.exchanges.is_any(Protocol.DNS) & trace.exchanges.ended(Outcome.OK)):
+        if trace.vantages[int(trace.flows.capture[exchange.flow])].side == "server":
             key = int(trace.flows.client[exchange.flow]), int(trace.flows.server[exchange.flow]), exchange.name
             asked.setdefault(key, []).append(exchange)
     for lookups in asked.values():

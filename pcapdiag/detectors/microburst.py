@@ -59,7 +59,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     for index, capture in enumerate(trace.captures):
         if any(interface.speed_bps for interface in capture.interfaces):
             for dst in np.unique(trace.packets.dst[trace.packets.capture == index]).tolist():
-                load = Load(trace.packets, trace.captures, capture=index, dst=dst)
+                load = Load(trace.packets, trace.captures, capture=index, dst=dst, aside=trace.tcp.aside)
                 if not load.measured:
                     yield from _towards(trace, load, dst, limits)
 

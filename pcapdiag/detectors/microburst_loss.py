@@ -86,7 +86,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     for (capture, receiver), rows in _by_receiver(trace, lost).items():
         if len(np.unique(found.fd[rows])) < limits.flows:
             continue
-        load = Load(trace.packets, trace.captures, capture=capture, dst=receiver)
+        load = Load(trace.packets, trace.captures, capture=capture, dst=receiver, aside=trace.tcp.aside)
         events = list(_events(trace, trips, load, rows, limits))
         crowded = any(event.facts.flows >= limits.crowd for event in events)
         if not crowded and len(events) < limits.events:

@@ -21,17 +21,17 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from pcapdiag.capture.frames import Capture
 from pcapdiag.columns import Bools
-from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limits
-from pcapdiag.flows.table import Flows
+from pcapdiag.findings import SHOWN, Conclusion, Defect, Detector, Domain, Limits, concluded
+from pcapdiag.flows.table import Flows, Quality
 from pcapdiag.packets.table import TCP
-from pcapdiag.stalls.evidence import frames_of, mark, marked
+from pcapdiag.stalls.evidence import frames_of, mark
 from pcapdiag.stalls.ledger import Ledger
-from pcapdiag.stalls.sign import Confidence, Sign
+from pcapdiag.stalls.sign import Sign
 from pcapdiag.trace import Tables, Trace
 
 CODE = "mid-stream-start"
-SHOWN = 6
 
 
 def _begun_before(flows: Flows) -> Bools:
@@ -52,18 +52,21 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
     """One conclusion per capture with such connections."""
-    for capture, quality in enumerate(tables.quality):
-        mine = [sign for sign in signs if sign.frames[0].capture == capture]
+
+    def defect(index: int, capture: Capture, quality: Quality) -> Defect | None:
+        mine = [sign for sign in signs if sign.frames[0].capture == index]
         if not quality.midstream_flows or not mine:
-            continue
-        yield Conclusion(
-            code=CODE, kind=FindingKind.CAPTURE, confidence=Confidence(0.95, ("data without SYN or SYN-ACK",)),
-            flows=tuple(flow for sign in mine if isinstance(sign.facts, tuple) for flow in sign.facts), frames=marked(mine, capture),
-            summary=f"{quality.midstream_flows} of {quality.tcp_flows} TCP connections in {tables.captures[capture].name} were open before "
+            return None
+        return Defect(
+            evidence="data without SYN or SYN-ACK",
+            flows=tuple(flow for sign in mine if isinstance(sign.facts, tuple) for flow in sign.facts),
+            summary=f"{quality.midstream_flows} of {quality.tcp_flows} TCP connections in {capture.name} were open before "
             f"the capture began: their window scale, MSS and HTTP/2 settings are unknown",
             contrast="a connection opened during the capture would show its SYN",
             details={"midstream_flows": quality.midstream_flows, "tcp_flows": quality.tcp_flows},
         )  # fmt: skip
+
+    return concluded(CODE, tables, signs, defect)
 
 
 DETECTOR = Detector(

@@ -20,41 +20,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limits
-from pcapdiag.stalls.evidence import frames_of_packets, mark, marked
+from pcapdiag.capture.frames import Capture
+from pcapdiag.findings import Conclusion, Defect, Detector, Domain, Limits, concluded, shown
+from pcapdiag.flows.table import Quality
 from pcapdiag.stalls.ledger import Ledger
-from pcapdiag.stalls.sign import Confidence, Sign
+from pcapdiag.stalls.sign import Sign
 from pcapdiag.trace import Tables, Trace
 
 CODE = "offload-segments"
-SHOWN = 6
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """The first packets above the MSS."""
-    for capture, quality in enumerate(trace.quality):
-        if quality.super_segments:
-            numbers = quality.super_segment_frames[:SHOWN]
-            rows = np.flatnonzero((trace.packets.capture == capture) & np.isin(trace.packets.frame, numbers))
-            yield mark(CODE, frames_of_packets(trace, rows.tolist(), "more payload than the MSS"))
+    return shown(trace, CODE, lambda quality: quality.super_segment_frames, "more payload than the MSS")
 
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
     """One conclusion per capture with packets above the MSS."""
-    for capture, quality in enumerate(tables.quality):
-        if not quality.super_segments:
-            continue
-        share = quality.super_segments / max(quality.tcp_data_packets, 1)
-        yield Conclusion(
-            code=CODE, kind=FindingKind.CAPTURE, confidence=Confidence(0.95, ("payload above the MSS of the connection",)),
-            frames=marked(signs, capture),
-            summary=f"{quality.super_segments:,} packets ({share:.0%} of those with data) in {tables.captures[capture].name} are larger "
-            f"than the MSS: segmentation or receive offload; sizes and bursts under a millisecond are not the wire's, times are",
-            contrast="on a path with jumbo frames the handshake would announce an MSS that large",
-            details={"super_segments": quality.super_segments, "tcp_data_packets": quality.tcp_data_packets},
-        )  # fmt: skip
+    return concluded(CODE, tables, signs, _defect)
+
+
+def _defect(index: int, capture: Capture, quality: Quality) -> Defect | None:
+    if not quality.super_segments:
+        return None
+    share = quality.super_segments / max(quality.tcp_data_packets, 1)
+    return Defect(
+        evidence="payload above the MSS of the connection",
+        summary=f"{quality.super_segments:,} packets ({share:.0%} of those with data) in {capture.name} are larger than the MSS: "
+        f"segmentation or receive offload; sizes and bursts under a millisecond are not the wire's, times are",
+        contrast="on a path with jumbo frames the handshake would announce an MSS that large",
+        details={"super_segments": quality.super_segments, "tcp_data_packets": quality.tcp_data_packets},
+    )  # fmt: skip
 
 
 DETECTOR = Detector(

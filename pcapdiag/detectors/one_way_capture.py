@@ -52,7 +52,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
             continue
         flows = tables.flows
         mine = np.flatnonzero(flows.one_way & (flows.proto == TCP) & (flows.capture == capture))
-        hit = sum(int(flows.capture[row.flow]) == capture and bool(flows.one_way[row.flow]) for row in tables.exchanges)
+        hit = int(((flows.capture == capture) & flows.one_way)[tables.exchanges.flow].sum())
         yield Conclusion(
             code=CODE, kind=FindingKind.CAPTURE, confidence=Confidence(0.95, ("acknowledgments of packets that are not here",)),
             flows=tuple(mine.tolist()), frames=marked(signs, capture),

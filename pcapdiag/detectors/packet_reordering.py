@@ -2,8 +2,8 @@
 
 ## What it does
 It counts holes that the original packet itself filled a moment later: its timestamp or IP-ID is older than that of the
-packet that overtook it (RFC 4737). The time the bytes behind it waited is charged to the requests that own them, and
-resends that reordering triggered without need are counted.
+packet that overtook it (RFC 4737); and holes that a resend filled before the original came. The time the bytes behind it
+waited is charged to the requests that own them, and resends that reordering triggered without need are counted.
 
 ## Why it matters
 A receiver hands out nothing while a hole is open, and answers with duplicate ACKs; enough of them make a sender resend
@@ -24,7 +24,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pcapdiag.columns import NEVER
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits, shares
+from pcapdiag.flows.resent_stretches import late_originals
 from pcapdiag.flows.table import Repair
 from pcapdiag.stalls.evidence import frames_of
 from pcapdiag.stalls.ledger import Ledger
@@ -52,19 +54,22 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per overtaken stretch of bytes."""
     found = trace.tcp.recoveries
     needless = {(fd, start) for fd, start in zip(found.fd[found.spurious].tolist(), found.start[found.spurious].tolist(), strict=True)}
-    overtaken = (found.repair == Repair.REORDERED) & (found.done_ns - found.first_ns >= limits.ns("artefact"))
-    for row in np.flatnonzero(overtaken).tolist():
+    outrun = late_originals(trace.tcp)
+    overtaken = ((found.repair == Repair.REORDERED) | outrun) & (found.done_ns < NEVER)
+    lag_ns = np.where(overtaken, found.done_ns, 0) - np.where(overtaken, found.first_ns, 0)
+    for row in np.flatnonzero(overtaken & (lag_ns >= limits.ns("artefact"))).tolist():
         flow, direction = divmod(int(found.fd[row]), 2)
-        start, lag = int(found.start[row]), int(found.done_ns[row] - found.first_ns[row])
+        start, lag = int(found.start[row]), int(lag_ns[row])
         stamped = bool(trace.flows.timestamps[flow]) or int(trace.segments.id_gap[int(found.first_segment[row])]) >= 0
         sure = Confidence(0.9, ("the late packet is older by timestamp or IP-ID",)) if stamped else Confidence(0.5, ("timing only",))
+        late = "resent; the original comes later still" if outrun[row] else f"the original, {lag / 1e6:.1f} ms late"
         yield Sign(
             label=LABEL, scope=OfFlow(flow, direction, start, int(found.stop[row])), start_ns=int(found.first_ns[row]),
-            end_ns=int(found.done_ns[row]), facts=Facts(lag, (int(found.fd[row]), start) in needless),
+            end_ns=int(found.done_ns[row]), facts=Facts(lag, bool(outrun[row]) or (int(found.fd[row]), start) in needless),
             confidence=sure,
             frames=frames_of(trace, (
                 (int(found.first_segment[row]), "overtakes"),
-                (int(found.resent_segment[row]), f"the original, {lag / 1e6:.1f} ms late"),
+                (int(found.resent_segment[row]), late),
             )),
         )  # fmt: skip
 

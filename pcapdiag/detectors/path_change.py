@@ -86,11 +86,12 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
             continue
         steps = list(_steps(trace, history, levels, limits))
         starts = [step.level.start_ns for step in steps]
-        flows = set(history.flows.tolist())
-        for exchange in trace.exchanges if steps else ():
-            at = bisect_right(starts, exchange.request_end_ns) - 1
-            if at >= 0 and exchange.flow in flows and exchange.request_end_ns < steps[at].level.end_ns:
-                yield from _late(trace, history, trips, steps[at], exchange.id)
+        exchanges = trace.exchanges
+        mine = np.flatnonzero(np.isin(exchanges.flow, history.flows)) if steps else np.empty(0, np.intp)
+        for number, request_end_ns in zip(mine.tolist(), exchanges.request_end_ns[mine].tolist(), strict=True):
+            at = bisect_right(starts, request_end_ns) - 1
+            if at >= 0 and request_end_ns < steps[at].level.end_ns:
+                yield from _late(trace, history, trips, steps[at], number)
 
 
 def _steps(trace: Trace, history: History, levels: list[Level], limits: Limits) -> Iterator[Step]:
@@ -208,7 +209,7 @@ def _seen_at_server(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> It
     for sign in signs:
         if not (isinstance(sign.facts, Facts) and sign.facts.outside and isinstance(sign.scope, OfExchange)):
             continue
-        if (exchange := sign.scope.exchange) in ledger.counted:
+        if ledger.counted[exchange := sign.scope.exchange]:
             flow = tables.exchanges[exchange].flow
             pair = tables.addresses.text(int(tables.flows.client[flow])), tables.server(flow)
             groups.setdefault(pair, []).append((exchange, sign))

@@ -119,13 +119,13 @@ def _of_flows(trace: Trace, limits: Limits) -> Iterable[Silence]:
 
 def _of_connects(trace: Trace, limits: Limits) -> Iterable[Silence]:
     """Connection attempts whose SYNs went unanswered."""
-    for exchange in trace.exchanges:
-        if exchange.protocol is Protocol.CONNECT and len(exchange.tries) >= limits.sends:
-            rows = slice(int(trace.flows.begin[exchange.flow]), int(trace.flows.stop[exchange.flow]))
-            syns = [(row, "SYN, unanswered") for row in range(rows.start, min(rows.stop, rows.start + 4))]
-            yield Silence(
-                exchange.flow, exchange.tries[0], exchange.tries[0], exchange.end_ns, len(exchange.tries), at_sender=True, rows=tuple(syns)
-            )
+    exchanges = trace.exchanges
+    for exchange in exchanges.where(exchanges.is_any(Protocol.CONNECT) & (exchanges.tries.counts >= limits.sends)):
+        rows = slice(int(trace.flows.begin[exchange.flow]), int(trace.flows.stop[exchange.flow]))
+        syns = [(row, "SYN, unanswered") for row in range(rows.start, min(rows.stop, rows.start + 4))]
+        yield Silence(
+            exchange.flow, exchange.tries[0], exchange.tries[0], exchange.end_ns, len(exchange.tries), at_sender=True, rows=tuple(syns)
+        )
 
 
 def _together(silences: list[Silence], limits: Limits) -> list[list[Silence]]:

@@ -27,6 +27,8 @@ import numpy as np
 
 from pcapdiag.columns import I64
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
+from pcapdiag.flows.resend_table import ResendKind
+from pcapdiag.flows.resent_stretches import Stretches, tallied
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.sends import sends_of
 from pcapdiag.flows.waits import wait_of
@@ -49,12 +51,14 @@ class Facts:
 
     sends: int
     longest_gap_ns: int
+    resent: tuple[ResendKind, ...] = ()
+    """What each resend was."""
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per series, on the whole direction: no byte behind these could be delivered."""
     found = trace.tcp.recoveries
-    trips = RoundTrips(trace.tcp)
+    trips, stretches = RoundTrips(trace.tcp), Stretches(trace.tcp)
     enough = found.at_sender & ~found.spurious & (found.resends > limits.doublings)
     for row in np.flatnonzero(enough).tolist():
         wait = wait_of(trace.tcp, trips, row)
@@ -68,7 +72,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         yield Sign(
             label=LABEL, scope=OfFlow(flow, direction), start_ns=wait.start_ns, end_ns=wait.end_ns, at_least=wait.at_least,
             confidence=sure.capped(0.4, "one direction captured") if trace.flows.one_way[flow] else sure,
-            facts=Facts(len(sends), int(gaps.max())),
+            facts=Facts(len(sends), int(gaps.max()), stretches.kinds(row)),
             frames=frames_of(trace, (
                 *((int(send), f"the same bytes, transmission {i + 1}") for i, send in enumerate(sends[:6].tolist())),
                 (int(found.done_segment[row]), "acknowledged"),
@@ -108,7 +112,10 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
             summary=f"{share.requests} between {share.client} and {share.server} waited {share.stall_ns / 1e9:.2f} s while "
             f"the same bytes were sent up to {most} times without an answer, the last waits up to {longest / 1e9:.1f} s apart",
             contrast="with a closed window the receiver would have acknowledged the probes; nothing was acknowledged",
-            details={"sends": most, "longest_gap_s": round(longest / 1e9, 6)},
+            details={
+                "sends": most, "longest_gap_s": round(longest / 1e9, 6),
+                "resent": tallied(kind for one in series for kind in one.resent),
+            },
         )  # fmt: skip
 
 

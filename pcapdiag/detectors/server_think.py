@@ -26,6 +26,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+import numpy as np
+
 from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.table import Exchange, Protocol
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits, shares
@@ -49,7 +51,8 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         for exchange, start, end in share.intervals:
             spent[exchange] += end - start
         # In a protocol we cannot read (a shell, a subscription) silence may be a person's or nobody's: no stall of the server.
-        known = {exchange for exchange in share.exchanges if tables.exchanges[exchange].protocol is not Protocol.OTHER}
+        owners = np.array(share.exchanges)
+        known = set(owners[~tables.exchanges.is_any(Protocol.OTHER)[owners]].tolist())
         stalls = tuple(one for one in share.intervals if one[0] in known and one[2] - one[1] >= ledger.trigger_ns[one[0]])
         slowest = max(spent, key=lambda exchange: (spent[exchange], -exchange))
         row = tables.exchanges[slowest]
@@ -65,7 +68,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
             contrast=_contrast(row),
             details={
                 "requests": count, "median_s": typical, "longest_s": round(spent[slowest] / 1e9, 6), "longest_exchange": slowest,
-                "inferred": all(tables.exchanges[exchange].inferred for exchange in spent),
+                "inferred": bool(tables.exchanges.inferred[owners].all()),
             },
         )  # fmt: skip
 
@@ -73,10 +76,14 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
 def _confidence(share: Share, tables: Tables) -> Confidence:
     """That of the kind of evidence behind most of the seconds."""
     flows, weight = tables.flows, defaultdict[tuple[int, bool, bool, bool, bool], int](int)
-    for exchange, start, end in share.intervals:
-        row = tables.exchanges[exchange]
-        facts = (row.request_acked_ns < NEVER, row.inferred, bool(flows.timestamps[row.flow]), bool(flows.one_way[row.flow]))
-        weight[int(flows.vantage[row.flow]), *facts] += end - start
+    owner, start, end = np.array(share.intervals).T
+    flow, exchanges = tables.exchanges.flow[owner], tables.exchanges
+    facts = (
+        flows.vantage[flow], exchanges.request_acked_ns[owner] < NEVER, exchanges.inferred[owner], flows.timestamps[flow],
+        flows.one_way[flow],
+    )  # fmt: skip
+    for spent_ns, vantage, *kind in zip((end - start).tolist(), *(column.tolist() for column in facts), strict=True):
+        weight[vantage, *kind] += spent_ns
     vantage, acknowledged, inferred, stamped, one_way = max(weight, key=lambda kind: (weight[kind], kind))
     if vantage == Vantage.SERVER:
         sure = Confidence(0.95, ("seen at the server: request in, response out",))

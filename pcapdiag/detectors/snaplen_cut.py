@@ -19,44 +19,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits
-from pcapdiag.stalls.evidence import frames_of_packets, mark, marked
+from pcapdiag.capture.frames import Capture
+from pcapdiag.findings import Conclusion, Defect, Detector, Domain, Limit, Limits, concluded, shown
+from pcapdiag.flows.table import Quality
 from pcapdiag.stalls.ledger import Ledger
-from pcapdiag.stalls.sign import Confidence, Sign
+from pcapdiag.stalls.sign import Sign
 from pcapdiag.trace import Tables, Trace
 
 CODE = "snaplen-cut"
 LIMITS = Limits(harmless_ratio=Limit(0.1, "", "up to one packet with data in ten cut leaves most exchanges readable (quality grade B)"))
-SHOWN = 6
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """The first packets that were cut."""
-    packets = trace.packets
-    for capture, quality in enumerate(trace.quality):
-        if quality.cut_frames:
-            rows = np.flatnonzero(packets.cut & (packets.capture == capture))[:SHOWN]
-            yield mark(CODE, frames_of_packets(trace, rows.tolist(), "only its beginning was captured"))
+    return shown(trace, CODE, lambda quality: quality.cut_frame_numbers, "only its beginning was captured")
 
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
     """One conclusion per capture with cut packets."""
-    for capture, quality in enumerate(tables.quality):
-        if not quality.cut_frames:
-            continue
-        snaplens = sorted({interface.snaplen for interface in tables.captures[capture].interfaces if interface.snaplen})
-        limit = f" (snapshot length {', '.join(map(str, snaplens))})" if snaplens else ""
-        yield Conclusion(
-            code=CODE, kind=FindingKind.CAPTURE, confidence=Confidence(0.98, ("captured length below the length on the wire",)),
-            frames=marked(signs, capture),
-            summary=f"{quality.cut_frames:,} packets in {tables.captures[capture].name} were captured in part{limit}: TCP is judged "
-            f"from their headers, requests and responses behind the cut cannot be read",
-            contrast="packets that were damaged on the way would fail their checksums, not end at one length",
-            details={"cut_frames": quality.cut_frames, "tcp_data_packets": quality.tcp_data_packets, "snaplens": snaplens},
-            lowers_verdict=quality.cut_frames > LIMITS.harmless_ratio * max(quality.tcp_data_packets, 1),
-        )  # fmt: skip
+    return concluded(CODE, tables, signs, _defect)
+
+
+def _defect(index: int, capture: Capture, quality: Quality) -> Defect | None:
+    if not quality.cut_frames:
+        return None
+    snaplens = sorted({interface.snaplen for interface in capture.interfaces if interface.snaplen})
+    limit = f" (snapshot length {', '.join(map(str, snaplens))})" if snaplens else ""
+    return Defect(
+        evidence="captured length below the length on the wire", confidence=0.98,
+        summary=f"{quality.cut_frames:,} packets in {capture.name} were captured in part{limit}: TCP is judged "
+        f"from their headers, requests and responses behind the cut cannot be read",
+        contrast="packets that were damaged on the way would fail their checksums, not end at one length",
+        details={"cut_frames": quality.cut_frames, "tcp_data_packets": quality.tcp_data_packets, "snaplens": snaplens},
+        lowers_verdict=quality.cut_frames > LIMITS.harmless_ratio * max(quality.tcp_data_packets, 1),
+    )  # fmt: skip
 
 
 DETECTOR = Detector(

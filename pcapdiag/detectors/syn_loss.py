@@ -56,13 +56,12 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per connection that was opened late."""
     trips = RoundTrips(trace.tcp)
     flows = trace.flows
-    for exchange in trace.exchanges:
-        if exchange.protocol is not Protocol.CONNECT or exchange.outcome is not Outcome.OK or flows.syn_ack_ns[exchange.flow] >= NEVER:
-            continue
-        if len(exchange.tries) > 1 or flows.syn_ack_count[exchange.flow] > 1:
-            sign = _at_client(trace, exchange, trips, limits) or _at_server(trace, exchange, trips, limits)
-            if sign is not None:
-                yield sign
+    exchanges = trace.exchanges
+    opened = exchanges.is_any(Protocol.CONNECT) & exchanges.ended(Outcome.OK) & (flows.syn_ack_ns[exchanges.flow] < NEVER)
+    for exchange in exchanges.where(opened & ((exchanges.tries.counts > 1) | (flows.syn_ack_count[exchanges.flow] > 1))):
+        sign = _at_client(trace, exchange, trips, limits) or _at_server(trace, exchange, trips, limits)
+        if sign is not None:
+            yield sign
 
 
 def _at_client(trace: Trace, exchange: Exchange, trips: RoundTrips, limits: Limits) -> Sign | None:

@@ -4,14 +4,16 @@
 It takes every stretch of lost bytes behind which nothing arrived that could have reported the loss, so that the sender
 had to wait for its retransmission timer or a tail loss probe (RFC 6298, RFC 8985 section 7). At the sender the same
 bytes pass twice with no progress between. At the receiver there is no hole: data comes late, and skipped IP-IDs show
-that earlier packets of the sender never arrived.
+that earlier packets of the sender never arrived. Bytes whose fast retransmission was lost, so that the timer had to bring
+them, are among them.
 
 ## Why it matters
 A fast retransmission costs one round trip; a timer costs at least 200 ms on Linux, and doubles when it fires in vain.
 Agents feel it most: a small request or the end of an answer is all tail.
 
 ## When it is wrong
-At the receiver only IP-IDs tell a lost tail from a sender that was quiet; without them nothing is said. A lone
+At the receiver only IP-IDs tell a lost tail from a sender that was quiet. Hosts that send no TCP timestamps, as Windows
+does not, count IP-IDs for all their connections together: of those, and without IP-IDs, nothing is said. A lone
 acknowledgment lost in the other direction looks the same at the sender until timestamps or DSACK show the resend was
 needless.
 
@@ -30,6 +32,8 @@ import numpy as np
 from pcapdiag.columns import NEVER
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
 from pcapdiag.flows.icmp_join import losses_of
+from pcapdiag.flows.resend_table import ResendKind
+from pcapdiag.flows.resent_stretches import Stretches, tallied
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.sends import sends_of
 from pcapdiag.flows.table import Repair
@@ -51,13 +55,17 @@ class Facts:
     """Of its first byte, seen at the tap."""
     behind_tap: bool
     tail: bool
+    resent: tuple[ResendKind, ...] = ()
+    """What each packet was that brought bytes of it again."""
+    lost_again: bool = False
+    """A fast retransmission had been tried first, and was lost too."""
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per loss repaired by a timer or probe, or not at all, on the bytes that were missing."""
     found = trace.tcp.recoveries
     trips = RoundTrips(trace.tcp)
-    told = losses_of(trace.packets, trace.tcp)
+    told, stretches = losses_of(trace.packets, trace.tcp), Stretches(trace.tcp)
     timer = np.isin(found.repair, (Repair.TIMEOUT, Repair.PROBE))
     for row in np.flatnonzero(timer & ~found.spurious).tolist():
         wait = wait_of(trace.tcp, trips, row)
@@ -72,7 +80,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         yield Sign(
             label=LABEL, scope=OfFlow(flow, direction, int(found.start[row]), int(found.stop[row])), start_ns=wait.start_ns,
             end_ns=wait.end_ns, confidence=_confidence(trace, row, flow), at_least=wait.at_least,
-            facts=Facts(_sends(trace, row), here, tail),
+            facts=Facts(_sends(trace, row), here, tail, stretches.kinds(row), stretches.lost_again(row)),
             frames=frames_of(trace, (
                 (int(found.first_segment[row]), first_note),
                 (int(found.resent_segment[row]), resent_note),
@@ -106,7 +114,8 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
     for share in shares(ledger, LABEL.code, tables):
         losses = [sign.facts for sign in share.signs if isinstance(sign.facts, Facts)]
         resent = max((loss.sends for loss in losses), default=1) - 1
-        behind = sum(loss.behind_tap for loss in losses) * 2 > len(losses)
+        behind_tap = sum(loss.behind_tap for loss in losses)
+        behind = behind_tap * 2 > len(losses)
         most = f"; the same bytes went out up to {resent + 1} times" if resent > 1 else ""
         yield share.concluded(
             LABEL.code,
@@ -114,7 +123,11 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
             f"the retransmission timer: the end of a burst was lost {'behind' if behind else 'before'} the capture "
             f"{len(losses)} times{most}",
             contrast="a quiet sender would show no repeated bytes" if behind else "a quiet sender would have continued its IP-IDs",
-            details={"losses": len(losses), "variant": "tail" if any(loss.tail for loss in losses) else "timeout"},
+            details={
+                "losses": len(losses), "variant": "tail" if any(loss.tail for loss in losses) else "timeout",
+                "before_tap": len(losses) - behind_tap, "behind_tap": behind_tap,
+                "resends_lost": sum(loss.lost_again for loss in losses), "resent": tallied(kind for loss in losses for kind in loss.resent),
+            },
         )  # fmt: skip
 
 

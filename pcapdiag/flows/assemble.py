@@ -12,8 +12,11 @@ from pcapdiag.capture.frames import Capture
 from pcapdiag.columns import I64, Rows
 from pcapdiag.flows import quality
 from pcapdiag.flows.block import Block, assemble_block
+from pcapdiag.flows.clock import ClockSteps
+from pcapdiag.flows.clues import vantage_of
 from pcapdiag.flows.group import Grouping, Part, group_packets
-from pcapdiag.flows.summary import flow_of_row, super_segments, vantage_of
+from pcapdiag.flows.legs import NO_LINK, legs_of
+from pcapdiag.flows.summary import flow_of_row, one_sided_captures, super_segments
 from pcapdiag.flows.table import TcpTables
 from pcapdiag.packets.table import TCP, Packets
 from pcapdiag.spool import Room, Spool
@@ -28,6 +31,7 @@ def group_flows(
     captures: tuple[Capture, ...],
     *,
     side: str | None = None,
+    steps: ClockSteps | None = None,
     jobs: int = 1,
     room: Room | None = None,
     as_recorded: bool = False,
@@ -39,6 +43,7 @@ def group_flows(
         packets: all packets.
         captures: what is known of each capture.
         side: client, server or middle when the user says where the capture was taken.
+        steps: where the captures' clocks jumped; the packets' times are already without these jumps.
         jobs: how many processes share the work; the result does not depend on it.
         room: memory for the tables; what does not fit lies in files. Without it all do.
         as_recorded: take every packet, copies too, in the order of the file, as Wireshark does; else each once, by time.
@@ -47,18 +52,21 @@ def group_flows(
     kept = quality.repair(packets, len(captures))
     if as_recorded:
         kept = replace(kept, rows=np.arange(len(packets)), copies=kept.copies[:0])
-    grouping = group_packets(packets, kept.rows)
+    whole = group_packets(packets, kept.rows)
+    kept, grouping, link = (kept, whole, NO_LINK) if as_recorded else quality.keep_one_leg(packets, kept, whole)
     tables = _joined(_blocks(packets, grouping, block_packets, jobs), room)
     supers = super_segments(packets, tables.flows, tables.segments)
-    sides, vantages = vantage_of(packets, tables.flows, tables.segments, supers, capture_count=len(captures), side=side)
-    flows = replace(tables.flows, vantage=sides)
+    sides, vantages = vantage_of(packets, tables.flows, tables.segments, tables.acks, supers, captures=captures, side=side)
+    flows = replace(tables.flows, vantage=sides, one_way=one_sided_captures(tables.flows, tables.segments))
+    flow_ids = flow_of_row(grouping, len(packets))
     return TcpTables(
         flows=flows, segments=tables.segments, datagrams=tables.datagrams, pieces=tables.pieces, acks=tables.acks, sacked=tables.sacked,
-        gaps=tables.gaps, recoveries=tables.recoveries,
-        flow_of_row=flow_of_row(grouping, len(packets)), vantages=vantages,
-        quality=quality.measure(
-            packets=packets, kept=kept, captures=captures, flows=flows, pieces=tables.pieces, gaps=tables.gaps, super_rows=supers
-        ),
+        gaps=tables.gaps, resends=tables.resends, recoveries=tables.recoveries,
+        flow_of_row=flow_ids, vantages=vantages, legs=legs_of(packets, whole, link, flow_ids), aside=kept.aside,
+        quality=quality.measure(quality.Seen(
+            packets=packets, kept=kept, steps=ClockSteps.empty() if steps is None else steps, segments=tables.segments, flows=flows,
+            pieces=tables.pieces, gaps=tables.gaps, super_rows=supers,
+        ), captures),
     )  # fmt: skip
 
 

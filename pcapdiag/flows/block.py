@@ -13,15 +13,19 @@ import numpy.typing as npt
 
 from pcapdiag.columns import I64, U8, Rows
 from pcapdiag.flows import measure
+from pcapdiag.flows.again import Entries
 from pcapdiag.flows.group import Grouping
 from pcapdiag.flows.handshake import Handshakes, read_handshakes
 from pcapdiag.flows.pieces import advances, deliver_in_order, find_gaps, first_sights
-from pcapdiag.flows.recovery import Entries, find_recoveries
+from pcapdiag.flows.recovery import find_recoveries
+from pcapdiag.flows.resend_table import Resends
+from pcapdiag.flows.resends import find_resends
 from pcapdiag.flows.sack import first_sacks
 from pcapdiag.flows.segmented import concatenated_ranges, group_starts, partition_by_direction
 from pcapdiag.flows.sequence import Sequence, sequence_packets
 from pcapdiag.flows.summary import datagrams, flow_table, one_way_flows
 from pcapdiag.flows.table import Acks, Datagrams, Flows, Gaps, Pieces, Recoveries, Sacked, Segments
+from pcapdiag.flows.unseen_loss import find_unseen_losses
 from pcapdiag.packets.table import ACK, RST, SYN, TCP, Packets, SackBlocks
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -39,6 +43,7 @@ class Block:
     acks: Acks
     sacked: Sacked
     gaps: Gaps
+    resends: Resends
     recoveries: Recoveries
 
 
@@ -59,14 +64,16 @@ def assemble_block(packets: Packets, grouping: Grouping, sacks: SackBlocks) -> B
     gaps = find_gaps(pieces, acks, seg, segments.ts_ns, one_way)
     pieces = deliver_in_order(pieces, gaps, seg)
     sacked = first_sacks(sacks, entry_of_sack, seg, packets.ack[tcp.rows].astype(np.int64), tcp.ts_ns, tcp.order)
-    rtt_ns = measure.rtt_samples(acks, pieces, seg, len(segments))
+    rtt_ns = measure.rtt_samples(acks, pieces, seg, tcp.order)
     segments.acked_len[tcp.order] = acked_len
     segments.rtt_ns[:] = rtt_ns
     entries = tcp.entries(packets, segments, shakes, rtt_ns)
+    unseen = find_unseen_losses(seg, entries)
+    resends = find_resends(seg, entries, unseen=unseen, pieces=pieces, acks=acks, sacked=sacked)
     return Block(
         flows=flow_table(packets, grouping, shakes, tcp.flows, one_way), segments=segments, datagrams=datagrams(packets, grouping),
-        pieces=pieces, acks=acks, sacked=sacked, gaps=gaps,
-        recoveries=find_recoveries(seg, entries, pieces=pieces, acks=acks, sacked=sacked, gaps=gaps),
+        pieces=pieces, acks=acks, sacked=sacked, gaps=gaps, resends=resends,
+        recoveries=find_recoveries(seg, entries, resends, unseen=unseen, acks=acks, gaps=gaps),
     )  # fmt: skip
 
 
@@ -165,14 +172,19 @@ class _Tcp:
         return np.where((flags & SYN) > 0, window, window << np.maximum(shift, 0))
 
     def entries(self, packets: Packets, segments: Segments, shakes: Handshakes, rtt_ns: I64) -> Entries:
-        """What finding recoveries needs."""
+        """What finding resends and recoveries needs."""
         entry_of_segment = np.empty(len(self.order), np.int64)
         entry_of_segment[self.order] = np.arange(len(self.order))
         rows = self.rows
+        round_trip_ns, trip_ns = self._round_trips(shakes, segments, rtt_ns)
+        sack_ok = np.full(self.fd_count, -1, np.int8)
+        sack_ok[2 * self.flows] = sack_ok[2 * self.flows + 1] = shakes.sack_ok
         return Entries(
             ts_ns=self.ts_ns, segment=self.order.astype(np.int64), entry_of_segment=entry_of_segment, payload_len=self.payload_len,
-            has_ts=packets.has_ts[rows], ts_val=packets.ts_val[rows], ts_ecr=packets.ts_ecr[rows], ip_id=packets.ip_id[rows],
-            id_gap=segments.id_gap[self.order].astype(np.int64), rtt_ns=self._round_trips(shakes, segments, rtt_ns),
+            window=segments.window[self.order], has_ts=packets.has_ts[rows], ts_val=packets.ts_val[rows],
+            ts_ecr=packets.ts_ecr[rows], ip_id=packets.ip_id[rows],
+            id_gap=segments.id_gap[self.order].astype(np.int64), rtt_ns=round_trip_ns, trip_ns=trip_ns,
+            sample_ns=rtt_ns[self.order], sack_ok=sack_ok,
             refused_ns=self._refusals(packets),
         )  # fmt: skip
 
@@ -183,8 +195,8 @@ class _Tcp:
         np.maximum.at(refused_ns, self.fd[bare] ^ 1, self.ts_ns[bare])
         return refused_ns
 
-    def _round_trips(self, shakes: Handshakes, segments: Segments, rtt_ns: I64) -> I64:
-        """The connection's whole round trip per fd: both halves of the handshake, else the least samples of both halves."""
+    def _round_trips(self, shakes: Handshakes, segments: Segments, rtt_ns: I64) -> tuple[I64, I64]:
+        """Per fd: the connection's whole round trip (the handshake's, else the least samples'), and the least tap to receiver."""
         halves = np.full((self.fd_count, 1), np.iinfo(np.int64).max)
         sampled = np.flatnonzero(rtt_ns >= 0)
         acked_fd = 2 * segments.flow[sampled].astype(np.int64) + (1 - segments.direction[sampled])
@@ -193,7 +205,11 @@ class _Tcp:
         whole = least[0::2] + least[1::2]
         handshake = (shakes.near_rtt_ns >= 0) & (shakes.far_rtt_ns >= 0)
         whole[self.flows[handshake]] = (shakes.near_rtt_ns + shakes.far_rtt_ns)[handshake]
-        return np.repeat(np.where(whole > 0, whole, -1), 2)
+        trip_ns = np.where(halves[:, 0] < np.iinfo(np.int64).max, halves[:, 0], -1)
+        for fd, shake_ns in ((2 * self.flows, shakes.far_rtt_ns), (2 * self.flows + 1, shakes.near_rtt_ns)):
+            sampled_ns = trip_ns[fd]
+            trip_ns[fd] = np.where(shake_ns < 0, sampled_ns, np.where(sampled_ns < 0, shake_ns, np.minimum(shake_ns, sampled_ns)))
+        return np.repeat(np.where(whole > 0, whole, -1), 2), trip_ns
 
 
 def _placed(values: npt.NDArray[_Scalar], order: Rows) -> npt.NDArray[_Scalar]:

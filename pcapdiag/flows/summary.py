@@ -1,32 +1,65 @@
-"""One row per flow, and what concerns whole flows: one-way captures, super-segments, clues to the vantage."""
+"""One row per flow, and what concerns whole flows: one-way captures, super-segments."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from pcapdiag.columns import I64, NEVER, U8, Bools, Rows
-from pcapdiag.flows import vantage
+from pcapdiag.columns import I32, I64, NEVER, Bools, Rows
 from pcapdiag.flows.group import Grouping
 from pcapdiag.flows.handshake import Handshakes
-from pcapdiag.flows.segmented import concatenated_ranges
-from pcapdiag.flows.table import Datagrams, Flows, Segments, VantageOpinion
-from pcapdiag.packets.table import TCP, UDP, Packets
+from pcapdiag.flows.segmented import concatenated_ranges, group_starts
+from pcapdiag.flows.table import Datagrams, Flows, Segments
+from pcapdiag.packets.table import ACK, RST, SYN, TCP, UDP, Packets
 
 _SURELY_SUPER = 9_000
 """Payload no link's MTU allows (jumbo frames end near 9,000): a super-segment even when no MSS is known."""
+_ETHERNET_MSS = 1_460
+_SEGMENT_LENS = (1_460, 1_448, 1_440, 1_428, 1_418, 1_400, 1_398, 1_388, 1_380, 1_368, 1_360, 1_348)
+"""Payloads of full packets on usual paths: Ethernet with IPv4 or IPv6, without and with timestamps, and behind usual tunnels."""
+_LEAST_SUPERS, _MULTIPLES = 2, 0.5
+_LEAST_PROVEN = 3
 _ONE_WAY_PACKETS = 4
 """Fewer packets in one direction only (SYNs to a dead host, a stray RST) prove nothing about the capture."""
 
 
 def one_way_flows(segments: Segments, flow_count: int) -> Bools:
-    """Flows of which one direction is missing though the other acknowledges its bytes or goes on sending after its ACKs."""
+    """Flows of which one direction is missing though the other shows that it spoke.
+
+    It acknowledges more and more, or anything behind its own SYN, or goes on sending after ACKs for long.
+    """
     flow = segments.flow.astype(np.int64)
     sent = np.bincount(2 * flow + segments.direction, minlength=2 * flow_count)
+    single = (sent[0::2] == 0) != (sent[1::2] == 0)
+    rows = np.flatnonzero(single[flow]) if single.any() else np.empty(0, np.intp)
     # Only a packet with ACK shows that the other side spoke.
-    spoken_to = np.bincount(flow[segments.ack >= 0], minlength=flow_count) >= _ONE_WAY_PACKETS
-    one: Bools = ((sent[0::2] == 0) != (sent[1::2] == 0)) & spoken_to
+    opens = (segments.flags[rows] & (SYN | ACK)) == SYN
+    rows, opened = rows[segments.ack[rows] >= 0], np.bincount(flow[rows[opens]], minlength=flow_count) > 0
+    spoken_to = np.bincount(flow[rows], minlength=flow_count)
+    low, high = np.full(flow_count, NEVER), np.full(flow_count, -1)
+    rows = rows[(segments.flags[rows] & RST) == 0]  # a RST may carry anything
+    np.minimum.at(low, flow[rows], segments.ack[rows])
+    np.maximum.at(high, flow[rows], segments.ack[rows])
+    heard = (spoken_to >= _ONE_WAY_PACKETS) | (high > low) | (opened & (high >= 0))
+    one: Bools = single & heard
     return one
+
+
+def one_sided_captures(flows: Flows, segments: Segments) -> Bools:
+    """`one_way` again, by the company a flow keeps.
+
+    Where more connections are proven one-way than were seen both ways, the capture holds one direction, and the short ones of
+    which nothing else is known are one-way too.
+    """
+    sent = np.bincount(2 * segments.flow.astype(np.int64) + segments.direction, minlength=2 * len(flows))
+    acking = np.bincount(segments.flow[segments.ack >= 0], minlength=len(flows)) > 0
+    single = ((sent[0::2] == 0) != (sent[1::2] == 0)) & (flows.proto == TCP)
+    two_way = (sent[0::2] > 0) & (sent[1::2] > 0)
+    captures = int(flows.capture.max(initial=0)) + 1
+    proven = np.bincount(flows.capture[flows.one_way], minlength=captures)
+    one_sided = (proven >= _LEAST_PROVEN) & (proven > np.bincount(flows.capture[two_way], minlength=captures))
+    result: Bools = flows.one_way | (single & acking & one_sided[flows.capture])
+    return result
 
 
 def flow_table(packets: Packets, grouping: Grouping, shakes: Handshakes, tcp_flows: Rows, one_way: Bools) -> Flows:
@@ -89,40 +122,26 @@ def super_segments(packets: Packets, flows: Flows, segments: Segments) -> Rows:
     """Rows of Packets that carry more than the receiver's MSS: segmentation or receive offload, not the wire's doing."""
     flow = segments.flow
     limit = np.where(segments.direction == 0, flows.server_mss[flow], flows.client_mss[flow])
+    unknown = np.flatnonzero((limit == 0) & (segments.payload_len > _ETHERNET_MSS))
     limit = np.where(limit > 0, limit, _SURELY_SUPER)
+    if len(unknown):
+        limit[unknown] = _learned(2 * flow[unknown].astype(np.int64) + segments.direction[unknown], segments.payload_len[unknown])
     rows: Rows = segments.row[(segments.payload_len > limit) | packets.ip_len_zero[segments.row]]
     return rows
 
 
-def vantage_of(
-    packets: Packets, flows: Flows, segments: Segments, supers: Rows, *, capture_count: int, side: str | None
-) -> tuple[U8, tuple[VantageOpinion, ...]]:
-    """Vantage per flow and the opinion on each capture; `side` overrules."""
-    if side is not None:
-        return vantage.override(side, len(flows), capture_count)
-    tcp = np.flatnonzero(flows.proto == TCP)
-    fd = 2 * segments.flow.astype(np.int64) + segments.direction
-    count = 2 * len(flows)
-    ttl = np.zeros(count, np.uint8)
-    backwards = slice(None, None, -1)  # so that the first packet of each direction has the last word
-    ttl[fd[backwards]] = packets.ttl[segments.row[backwards]]
-    marks = packets.direction[segments.row].astype(np.int64)
-    out = np.bincount(fd, weights=(marks == 1).astype(np.int64) - (marks == 0), minlength=count).astype(np.int64)
-    is_super = np.zeros(len(packets), np.bool_)
-    is_super[supers] = True
-    heavy = np.bincount(fd, weights=is_super[segments.row], minlength=count) > 0
-    clues = vantage.Clues(
-        capture=flows.capture[tcp], near_rtt_ns=flows.near_rtt_ns[tcp], far_rtt_ns=flows.far_rtt_ns[tcp],
-        client_ttl=ttl[2 * tcp], server_ttl=ttl[2 * tcp + 1], client_out=out[2 * tcp], server_out=out[2 * tcp + 1],
-        client_super=heavy[2 * tcp], server_super=heavy[2 * tcp + 1],
-    )  # fmt: skip
-    tcp_sides, opinions = vantage.infer_vantage(clues, capture_count)
-    sides = np.zeros(len(flows), np.uint8)
-    sides[tcp] = tcp_sides
-    udp = np.flatnonzero(flows.proto == UDP)
-    if len(udp) and len(tcp):  # UDP flows share the vantage of their capture when its TCP flows agree
-        for capture in range(capture_count):
-            agreed = np.unique(tcp_sides[flows.capture[tcp] == capture])
-            if len(agreed) == 1:
-                sides[udp[flows.capture[udp] == capture]] = agreed[0]
-    return sides, opinions
+def _learned(fd: I64, payload_len: I32) -> I64:
+    """Per packet longer than an Ethernet segment, without a known MSS: the segment size its direction shows, else `_SURELY_SUPER`.
+
+    Offload joins whole segments: most of its packets are multiples of one size, where jumbo frames all end at one of their own.
+    """
+    result = np.full(len(fd), _SURELY_SUPER)
+    order = np.argsort(fd, kind="stable")
+    begins = np.flatnonzero(group_starts(fd[order]))
+    for begin, stop in zip(begins.tolist(), [*begins[1:].tolist(), len(fd)], strict=True):
+        mine = order[begin:stop]
+        shares = [float((payload_len[mine] % size == 0).mean()) for size in _SEGMENT_LENS]
+        best = int(np.argmax(shares))
+        if len(mine) >= _LEAST_SUPERS and shares[best] >= _MULTIPLES:
+            result[mine] = _SEGMENT_LENS[best]
+    return result

@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Annotated
 
 from pcapdiag.columns import I8, I32, I64, U8, U16, Bools, Col, Table
+from pcapdiag.flows.resend_table import Resends
 
 CLIENT_TO_SERVER, SERVER_TO_CLIENT = 0, 1
 
@@ -206,6 +207,22 @@ class Recoveries(Table):
     resends: Annotated[I32, Col("resends seen at the tap")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatLegs(Table):
+    """One row per leg set aside: the same connection behind a translator, farther from the client than the leg analysed."""
+
+    flow: Annotated[I64, Col("flow id of the leg that is analysed: the one nearest the client", of="flow")]
+    capture: Annotated[U16, Col("capture of the other leg")]
+    client: Annotated[I32, Col("client address of the other leg, index into addresses")]
+    client_port: Annotated[U16, Col("its port")]
+    server: Annotated[I32, Col("server address of the other leg, index into addresses")]
+    server_port: Annotated[U16, Col("its port")]
+    compared: Annotated[I64, Col("packets at the beginning of the connection that both legs could show")]
+    matched: Annotated[I64, Col("of them, packets found on both")]
+    packet_count: Annotated[I64, Col("packets of the other leg, set aside")]
+    delay_ns: Annotated[I64, Col("median time between the two sights of a packet", "ns")]
+
+
 @dataclass(frozen=True, slots=True)
 class VantageOpinion:
     """Where one capture was taken."""
@@ -221,17 +238,29 @@ class Quality:
     """What one capture did to the traffic, measured before anything is concluded from it."""
 
     copies: int
-    """Packets set aside as copies of others."""
+    """Packets set aside: copies of others, and those of the farther legs of translated connections."""
     copy_frames: tuple[int, ...]
     """A few frame numbers of copies."""
+    routed_copies: int = 0
+    """Of the copies: those with a lower TTL than the sight before, so that a router lay between."""
+    leg_packets: int = 0
+    """Packets of the farther legs of connections that an address translator shows twice."""
+    leg_frames: tuple[int, ...] = ()
+    """A few frame numbers of these."""
     backward_steps: int
     """Records whose time lies before that of the record before them."""
     backward_max_ns: int
+    backward_frames: tuple[int, ...] = ()
+    """A few frame numbers of such records."""
+    clock_steps: tuple[tuple[int, int], ...] = ()
+    """(first frame behind it, how far the capture's clock jumped in ns); times behind a step were moved back by it."""
     super_segments: int
     """TCP packets longer than the MSS in force allows (TSO, GSO, GRO, LRO)."""
     super_segment_frames: tuple[int, ...]
     cut_frames: int
     """Frames of which fewer bytes were captured than sent."""
+    cut_frame_numbers: tuple[int, ...] = ()
+    """A few of their numbers."""
     tcp_data_packets: int
     unseen_bytes: int
     """Bytes acknowledged but never captured (Gaps)."""
@@ -243,11 +272,17 @@ class Quality:
     """TCP flows with data whose SYN is not in the capture."""
     dropped_count: int | None
     """Drops the capturing system reports (ISB); None when it says nothing."""
+    filtered: str = ""
+    """Which packets the capture leaves out by rule: flags, push, no-acks, sampled, port or declared; "" when nothing shows that."""
+    filter_note: str = ""
+    """How that shows."""
     saw_icmp: bool
     saw_dns: bool
     saw_fragments: bool
     grade: str
     """A to F."""
+    advice: str = ""
+    """What to capture better next time, for the defect that decided the grade; "" for an A."""
     issues: tuple[str, ...]
     """Codes of the capture findings it gives rise to."""
 
@@ -269,9 +304,14 @@ class TcpTables:
     acks: Acks
     sacked: Sacked
     gaps: Gaps
+    resends: Resends
     recoveries: Recoveries
     flow_of_row: I64
-    """Flow id of each row of Packets; -1: belongs to none, or is a copy."""
+    """Flow id of each row of Packets; -1: belongs to none, is a copy, or was seen on the farther leg of a translated connection."""
+    legs: NatLegs
+    """Connections seen on both sides of an address translator."""
+    aside: I64
+    """Rows of Packets set aside, in ascending order: copies, and packets of the farther legs."""
     vantages: tuple[VantageOpinion, ...]
     """One per capture."""
     quality: tuple[Quality, ...]

@@ -10,12 +10,17 @@ from pcapdiag.detectors.duplicate_packets import DETECTOR
 from pcapdiag.findings import FindingKind
 from pcapdiag.pipeline import diagnose, load
 from tests.detectors.opinion import LAB, conclusions, of_cuts
+from tests.test_flows_legs import Translated
 from tests.wire import Wire
 
 
 def talk(*, copied: bool = True, timestamps: bool = True, ipv6: bool = False) -> Wire:
     wire = Wire(rtt_ms=30, timestamps=timestamps, ipv6=ipv6)
     return (wire.duplicate() if copied else wire).handshake().http_get(body=20_000, think_ms=100).close()
+
+
+def behind_a_router() -> Wire:
+    return Wire(rtt_ms=30, vantage="middle").handshake().http_get(body=20_000, think_ms=100).close()
 
 
 @pytest.mark.parametrize("host", [{}, {"timestamps": False}, {"ipv6": True}])
@@ -30,6 +35,21 @@ def test_a_mirror_port_that_copies_everything_fires(host: dict[str, bool]) -> No
 def test_copies_are_no_retransmissions() -> None:
     codes = {finding.code for finding in diagnose(talk().trace()).findings}
     assert codes == {"duplicate-packets", "server-think"}
+
+
+def test_both_sides_of_a_translator_are_named() -> None:
+    trace = Translated(behind_a_router()).trace()
+    (found,) = conclusions(DETECTOR, trace)
+    assert (found.details["variant"], found.details["nat_legs"], found.flows) == ("nat", 1, (0,))
+    assert found.details["nat_packets"] == found.details["copies"] == found.details["frames"] // 2
+    assert "203.0.113.7:51000 to 10.0.0.2:80 is 10.0.0.1:50000 to 10.0.0.2:80" in found.summary
+    assert found.frames[0].note.startswith("the same packet on the other side")
+
+
+def test_a_request_behind_a_translator_counts_once() -> None:
+    once, twice = (diagnose(recording.trace()) for recording in (behind_a_router(), Translated(behind_a_router())))
+    assert [row.name for row in twice.tables.exchanges] == [row.name for row in once.tables.exchanges]
+    assert {finding.code for finding in twice.findings} == {"duplicate-packets", *(finding.code for finding in once.findings)}
 
 
 def test_a_resend_stays_quiet() -> None:

@@ -35,6 +35,8 @@ def test_a_lost_segment_fires(vantage: Vantage, side: str) -> None:
     assert found.stall_ns == pytest.approx(41 * MS, abs=5 * MS)
     assert (found.details["losses"], found.details["lost_bytes"]) == (1, ROOM)
     assert found.details["lost"].startswith(side)
+    assert (found.details["before_tap"], found.details["behind_tap"]) == ((1, 0) if side == "before" else (0, 1))
+    assert found.details["resent"] == {"fast": 1}
     assert not found.at_least
 
 

@@ -50,6 +50,19 @@ def test_resends_without_need_fire_however_short_the_waits(vantage: Vantage) -> 
     assert found.stall_ns == pytest.approx(30 * MS, abs=5 * MS)
 
 
+def test_originals_that_come_after_their_resends_fire_too() -> None:
+    """The resends fill the holes; without the originals behind them they would be losses."""
+    wire = Wire(rtt_ms=40).handshake()
+    for number in range(3):
+        begin = number * len(ANSWER)
+        wire.wait(ms=100).send(GET).reply(ANSWER, late_ms=80, only=[2]).wait(ms=41)
+        wire.resend(begin + 2 * ROOM, begin + 3 * ROOM, by="server").wait(ms=150)
+    (found,) = diagnosed(DETECTOR, wire.close().trace())
+    assert found.details == {"overtaken": 3, "needless_resends": 3}
+    assert found.frames[1].note == "resent; the original comes later still"
+    assert found.stall_ns == pytest.approx(3 * 41 * MS, abs=8 * MS)
+
+
 def test_without_timestamps_and_ip_ids_short_lags_fire_with_less_confidence() -> None:
     (found,) = diagnosed(DETECTOR, overtaken(times=30, late_ms=2.5, stamped=False).trace())
     assert found.confidence.value == 0.5

@@ -45,6 +45,7 @@ def test_a_request_lost_four_times_fires() -> None:
     (found,) = diagnosed(DETECTOR, trace)
     assert found.stall_ns == pytest.approx(FIRST_MS * 15 * MS, abs=5 * MS)
     assert (found.details["sends"], found.confidence.value) == (5, 0.95)
+    assert found.details["resent"] == {"rto": 4}
     assert found.details["longest_gap_s"] == pytest.approx(1.76, abs=0.005)
     sends = [frame for frame in found.frames if "same bytes" in frame.note]
     gaps = [(b.ts_ns - a.ts_ns) / MS for a, b in pairwise(sends)]

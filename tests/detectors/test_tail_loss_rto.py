@@ -86,8 +86,29 @@ def test_the_sign_names_the_missing_bytes() -> None:
 
 
 def test_a_probe_fires_too() -> None:
-    (found,) = diagnosed(DETECTOR, download("server", after_ms=90).trace())
-    assert found.stall_ns == pytest.approx(90 * MS, abs=5 * MS)
+    wire = Wire(vantage="server", rtt_ms=40).handshake().send(GET).reply(ANSWER, lose="after", only=[4]).wait(ms=130).resend(by="server")
+    (found,) = diagnosed(DETECTOR, wire.close().trace())
+    assert found.stall_ns == pytest.approx(130 * MS, abs=5 * MS)
+    assert found.details["resent"] == {"probe": 1}
+
+
+def test_the_resends_are_named_and_placed() -> None:
+    (found,) = diagnosed(DETECTOR, download("server").trace())
+    assert found.details["resent"] == {"rto": 2}
+    assert (found.details["before_tap"], found.details["behind_tap"], found.details["resends_lost"]) == (0, 1, 0)
+
+
+def test_a_fast_resend_that_was_lost_until_the_timer_fired_is_named() -> None:
+    wire = Wire(vantage="server", rtt_ms=40).handshake().send(GET).reply(ANSWER, lose="after", only=[1])
+    wire.wait(ms=41).resend(ROOM, 2 * ROOM, by="server", lose="after").wait(ms=250).resend(ROOM, 2 * ROOM, by="server").close()
+    (found,) = diagnosed(DETECTOR, wire.trace())
+    assert found.details["resent"] == {"fast": 1, "rto": 1}
+    assert found.details["resends_lost"] == 1
+
+
+def test_hosts_without_timestamps_stay_quiet() -> None:
+    """Windows counts the IP-IDs of all its connections together: skipped ones prove nothing about this one."""
+    assert diagnosed(DETECTOR, download("client", timestamps=False).trace()) == []
 
 
 def test_a_quiet_sender_that_skips_no_ip_ids_stays_quiet() -> None:

@@ -1,0 +1,212 @@
+"""Both sides of an address translation in one capture: two flows that are one connection.
+
+The translator changes addresses and ports and nothing else: sequence and acknowledgment numbers, timestamps, and nearly
+always the IP-ID stay, the TTL falls by a hop, and every packet comes out within milliseconds. A proxy opens a connection
+with numbers of its own and is none. Single coincidences link nothing: most of the packets compared must agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pcapdiag.columns import I64, U16, U64, Bools, Rows
+from pcapdiag.flows.copies import COPY_NS, ELSEWHERE_NS, content
+from pcapdiag.flows.group import Grouping
+from pcapdiag.flows.segmented import concatenated_ranges
+from pcapdiag.flows.table import NatLegs
+from pcapdiag.packets.table import CWR, ECE, TCP, UDP, Packets
+
+_KEYS = 4
+"""Packets at the beginning of each flow by which its other leg is looked for: one of them may be missing."""
+_PRINTS = 64
+"""Packets at the beginning of two flows that are compared."""
+_LEAST_TCP, _LEAST_UDP = 3, 2
+_SHARE = 0.8
+"""Of the packets that both could show, so many must be the same."""
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """Pairs of flows of a Grouping that are one connection."""
+
+    near: I64
+    """The flow nearer the client."""
+    far: I64
+    compared: I64
+    matched: I64
+    delay_ns: I64
+
+
+_NONE = np.empty(0, np.int64)
+NO_LINK = Link(near=_NONE, far=_NONE, compared=_NONE, matched=_NONE, delay_ns=_NONE)
+
+
+def link_legs(packets: Packets, grouping: Grouping) -> Link:
+    """Finds the legs: first by a few packets of each flow, then packet by packet."""
+    one, other = _pairs(packets, grouping)
+    return _confirm(packets, grouping, one, other)
+
+
+def without_legs(grouping: Grouping, link: Link) -> tuple[Rows, Rows]:
+    """(rows to keep, rows of the farther legs), both in the grouping's order."""
+    far = np.zeros(len(grouping.begin), np.bool_)
+    far[link.far] = True
+    aside = far[grouping.flow]
+    return grouping.rows[~aside], grouping.rows[aside]
+
+
+def legs_of(packets: Packets, before: Grouping, link: Link, flow_of_row: I64) -> NatLegs:
+    """The table of legs; `flow_of_row` names the flows after the farther legs were set aside."""
+    near = dict(zip(link.far.tolist(), link.near.tolist(), strict=True))
+
+    def root(flow: int) -> int:
+        return root(near[flow]) if flow in near else flow
+
+    roots = np.array([root(flow) for flow in link.far.tolist()], np.int64)
+    first_row = before.rows[before.begin[link.far]]
+    return NatLegs(
+        flow=flow_of_row[before.rows[before.begin[roots]]], capture=packets.capture[first_row],
+        client=before.client[link.far], client_port=before.client_port[link.far], server=before.server[link.far],
+        server_port=before.server_port[link.far], compared=link.compared, matched=link.matched,
+        packet_count=before.length[link.far], delay_ns=link.delay_ns,
+    )  # fmt: skip
+
+
+def _pairs(packets: Packets, grouping: Grouping) -> tuple[I64, I64]:
+    """Pairs of flows with other endpoints that share one of their first packets, nearly at the same time."""
+    flow = np.repeat(np.arange(len(grouping.begin)), np.minimum(grouping.length, _KEYS))
+    rows = grouping.rows[concatenated_ranges(grouping.begin, np.minimum(grouping.length, _KEYS))]
+    prints = _print(packets, rows)
+    order = np.lexsort((packets.ts_ns[rows], prints))
+    alike = np.flatnonzero(prints[order[1:]] == prints[order[:-1]])
+    first, second = order[alike], order[alike + 1]
+    apart = packets.ts_ns[rows[second]] - packets.ts_ns[rows[first]]
+    near = apart <= np.where(packets.capture[rows[first]] == packets.capture[rows[second]], COPY_NS, ELSEWHERE_NS)
+    one, other = flow[first[near]], flow[second[near]]
+    one, other = np.minimum(one, other), np.maximum(one, other)
+    unlike = (one != other) & (grouping.proto[one] == grouping.proto[other])
+    # Some host must have another name; a client's connections to one server differ in ports alone and are many.
+    unlike &= _hosts(grouping, one) != _hosts(grouping, other)
+    pairs = np.unique((one[unlike] << 32) | other[unlike])
+    return pairs >> 32, pairs & 0xFFFFFFFF
+
+
+def _hosts(grouping: Grouping, flows: I64) -> I64:
+    """A number for the two addresses of flows, whoever opened them."""
+    client, server = grouping.client[flows].astype(np.int64), grouping.server[flows].astype(np.int64)
+    return (np.minimum(client, server) << 32) | np.maximum(client, server)
+
+
+def _print(packets: Packets, rows: Rows) -> U64:
+    """A mix of what a translator leaves alone. Of UDP: length and content."""
+    flags = packets.flags[rows] & ~np.uint8(ECE | CWR)
+    half = np.uint64(32)
+    mixed = np.zeros(len(rows), np.uint64)
+    for column in (
+        (packets.seq[rows].astype(np.uint64) << half) | packets.ack[rows],
+        (packets.ts_val[rows].astype(np.uint64) << half) | packets.ts_ecr[rows],
+        (packets.payload_len[rows].astype(np.uint64) << half) | (flags.astype(np.uint64) << np.uint64(8)) | packets.proto[rows],
+    ):
+        mixed ^= column
+        mixed *= _MIX
+        mixed ^= mixed >> np.uint64(29)
+    datagrams = np.flatnonzero(packets.proto[rows] == UDP)
+    if len(datagrams):
+        mixed[datagrams] ^= content(packets, rows[datagrams])
+    return mixed
+
+
+def _confirm(packets: Packets, grouping: Grouping, one: I64, other: I64) -> Link:
+    """Of the pairs those whose beginnings agree packet by packet."""
+    a, b = _Beginning.of(packets, grouping, one), _Beginning.of(packets, grouping, other)
+    a_at, b_at = a.common(b)
+    apart = b.ts_ns[b_at] - a.ts_ns[a_at]
+    within = np.where(_capture_of(packets, grouping, one) == _capture_of(packets, grouping, other), COPY_NS, ELSEWHERE_NS)
+    near = np.abs(apart) <= within[a.pair[a_at]]
+    a_at, b_at, apart = a_at[near], b_at[near], apart[near]
+    pair = a.pair[a_at]
+    count = len(one)
+    matched = np.bincount(pair, minlength=count)
+    compared = np.minimum(a.beside(b, within), b.beside(a, within))
+    # The client's packets pass its own side first, the server's pass it last.
+    lag = np.sign(np.where(grouping.direction[a.place[a_at]] == 0, apart, -apart))
+    lead = np.bincount(pair, weights=lag, minlength=count)
+    good = (matched >= np.where(grouping.proto[one] == TCP, _LEAST_TCP, _LEAST_UDP)) & (matched >= _SHARE * compared)
+    good &= np.abs(lead) >= _SHARE * np.bincount(pair, weights=lag != 0, minlength=count)
+    good &= _only_translated(packets, grouping.rows[a.place[a_at]], grouping.rows[b.place[b_at]], pair, count)
+    keep = np.flatnonzero(good)
+    far, index = np.unique(np.where(lead >= 0, other, one)[keep], return_index=True)
+    keep = keep[index]
+    delay = np.array([np.median(np.abs(apart[pair == at])) for at in keep.tolist()], np.int64)
+    return Link(near=np.where(lead >= 0, one, other)[keep], far=far, compared=compared[keep], matched=matched[keep], delay_ns=delay)
+
+
+def _capture_of(packets: Packets, grouping: Grouping, flows: I64) -> U16:
+    """Capture of the first packets of flows."""
+    captures: U16 = packets.capture[grouping.rows[grouping.begin[flows]]]
+    return captures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Beginning:
+    """The first packets of one flow of each pair, pair by pair, by time."""
+
+    pair: I64
+    place: Rows
+    """Entry of Grouping."""
+    ts_ns: I64
+    prints: U64
+    begin: I64
+    """First entry of each pair."""
+    length: I64
+
+    @classmethod
+    def of(cls, packets: Packets, grouping: Grouping, flows: I64) -> _Beginning:
+        length = np.minimum(grouping.length[flows], _PRINTS)
+        place = concatenated_ranges(grouping.begin[flows], length)
+        rows = grouping.rows[place]
+        return cls(
+            pair=np.repeat(np.arange(len(flows)), length), place=place, ts_ns=packets.ts_ns[rows], prints=_print(packets, rows),
+            begin=np.cumsum(length) - length, length=length,
+        )  # fmt: skip
+
+    def common(self, other: _Beginning) -> tuple[Rows, Rows]:
+        """Entries of both with equal prints in the same pair; the first of each print."""
+        keys = [side.prints ^ ((side.pair.astype(np.uint64) + np.uint64(1)) * _MIX) for side in (self, other)]
+        firsts = [np.unique(key, return_index=True)[1] for key in keys]
+        _, a, b = np.intersect1d(keys[0][firsts[0]], keys[1][firsts[1]], assume_unique=True, return_indices=True)
+        return firsts[0][a], firsts[1][b]
+
+    def beside(self, other: _Beginning, within: I64) -> I64:
+        """Per pair: how many entries lie in the time that the other side covers."""
+        low = other.ts_ns[other.begin] - within
+        high = other.ts_ns[other.begin + other.length - 1] + within
+        inside = (self.ts_ns >= low[self.pair]) & (self.ts_ns <= high[self.pair])
+        return np.bincount(self.pair, weights=inside, minlength=len(self.begin)).astype(np.int64)
+
+
+def _only_translated(packets: Packets, rows: Rows, twins: Rows, pair: I64, count: int) -> Bools:
+    """Per pair: do TTLs fall along the way, and are the IP-IDs the same (or rewritten on packets that nothing else could be)?"""
+
+    def share(holds: Bools) -> npt.NDArray[np.float64]:
+        total = np.bincount(pair, minlength=count)
+        return np.bincount(pair, weights=holds, minlength=count) / np.maximum(total, 1)
+
+    fall = packets.ttl[rows].astype(np.int64) - packets.ttl[twins]
+    fall = np.where(packets.ts_ns[twins] >= packets.ts_ns[rows], fall, -fall)
+    elsewhere = packets.capture[rows] != packets.capture[twins]
+    same_time = packets.ts_ns[rows] == packets.ts_ns[twins]
+    routed = share((fall >= 0) | elsewhere | same_time) >= _SHARE
+    other_road = (fall != 0) | (packets.link_hash[rows] != packets.link_hash[twins]) | (packets.interface[rows] != packets.interface[twins])
+    routed &= share(other_road | elsewhere) >= _SHARE
+    numbered = (packets.ip_id[rows] != 0) & (packets.ip_id[twins] != 0)
+    same_id = share(numbered & (packets.ip_id[rows] == packets.ip_id[twins])) >= _SHARE
+    is_tcp = share(packets.proto[rows] == TCP) > 0
+    plain_tcp = is_tcp & ((share(packets.has_ts[rows]) >= _SHARE) | (np.bincount(pair, minlength=count) >= 2 * _LEAST_TCP))
+    unnumbered_udp = ~is_tcp & (share(~numbered) == 1) & (share(fall > 0) == 1)
+    result: Bools = routed & (same_id | plain_tcp | unnumbered_udp)
+    return result

@@ -1,0 +1,240 @@
+"""Which resends were needless, because the original had arrived, and whether its acknowledgment was lost or only late.
+
+These say so: an ACK or SACK that passed the tap before the resend, or too soon after it to answer it; a DSACK (RFC 2883); an
+ACK that echoes a timestamp older than the resend's (RFC 3522); the late original itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcapdiag.columns import I64, NEVER, U16, Bools
+from pcapdiag.flows.again import Again, Entries, Heard, last_until, trip_around
+from pcapdiag.flows.pieces import key
+from pcapdiag.flows.resend_table import Evidence
+from pcapdiag.flows.segmented import concatenated_ranges, group_starts
+from pcapdiag.flows.sequence import Sequence
+from pcapdiag.flows.table import Acks, Kind, Sacked
+
+_JITTER_NS = 2_000_000
+"""Delays of hosts and captures that no round trip shows."""
+_DELAYED_ACK_NS = 50_000_000
+"""Linux delays an ACK by 40 ms; several within that time say the same."""
+_PACKETS_AHEAD = 8
+"""What a sender has heard shows in the next few packets, or not at all."""
+_ALMOST = 0.9
+"""Of a least round trip: clocks and captures jitter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needless:
+    """Per row of Again."""
+
+    evidence: U16
+    """Evidence bits: ACKED, SACKED, DSACK, ECHO, TOO_SOON, LATE_ORIGINAL, REFUSED, OLDER, COPY."""
+    late_original: Bools
+    """The packet is itself the original, come after its resend."""
+    ack_lost: Bools
+    """Its acknowledgment was on its way in time and did not arrive."""
+
+
+def find_needless(again: Again, heard: Heard, sequence: Sequence, entries: Entries, *, acks: Acks, sacked: Sacked) -> Needless:
+    """What speaks for each packet that its bytes had arrived before."""
+    evidence = np.zeros(len(again.at), np.uint16)
+    plain = (again.kind != Kind.KEEP_ALIVE) & ~again.silent
+    late_original, copy, overtaken = _originals(again, entries)
+    mark(evidence, late_original, Evidence.OLDER)
+    mark(evidence, copy, Evidence.COPY)
+    mark(evidence, overtaken, Evidence.LATE_ORIGINAL)
+    mark(evidence, plain & (again.done_ns <= again.ts_ns), Evidence.ACKED)
+    mark(evidence, plain & _sacked_before(again, sacked), Evidence.SACKED)
+    twice, told_by = _reported_twice(again, entries, sacked)
+    mark(evidence, plain & twice, Evidence.DSACK)
+    mark(evidence, plain & _echoes_original(again, entries, acks), Evidence.ECHO)
+    # An ACK that comes sooner than a round trip after the resend answers something before it.
+    soon = (again.done_ns > again.ts_ns) & (again.done_ns < again.ts_ns + (_ALMOST * entries.trip_ns[again.fd]).astype(np.int64))
+    mark(evidence, plain & soon & (again.kind != Kind.FILL), Evidence.TOO_SOON)
+    refused = (again.done_ns >= NEVER) & (again.first >= 0) & (entries.refused_ns[again.fd] > entries.ts_ns[again.first])
+    mark(evidence, plain & refused, Evidence.REFUSED)
+    return Needless(
+        evidence=evidence, late_original=late_original, ack_lost=_acks_lost(again, heard, sequence, entries, acks, evidence, told_by)
+    )
+
+
+def mark(evidence: U16, rows: Bools, bit: Evidence) -> None:
+    """Adds evidence to some rows, in place."""
+    evidence[rows] |= np.uint16(bit)
+
+
+def bears(evidence: U16, bits: Evidence) -> Bools:
+    """Which rows have at least one of these bits?"""
+    result: Bools = (evidence & np.uint16(bits)) > 0
+    return result
+
+
+def newer(a: I64, b: I64) -> Bools:
+    """Is each timestamp a later than b (RFC 7323 section 5.2, serial arithmetic)?"""
+    ahead = (a - b) & 0xFFFFFFFF
+    result: Bools = (ahead > 0) & (ahead < 1 << 31)
+    return result
+
+
+def sent_earlier(entries: Entries, one: I64, other: I64) -> tuple[Bools, Bools]:
+    """Per pair of entries: did `one` leave its host before `other`, and does anything tell? IP-IDs first, then timestamps."""
+    by_id = (entries.id_gap[one] >= 0) & (entries.id_gap[other] >= 0)
+    ahead = (entries.ip_id[other].astype(np.int64) - entries.ip_id[one]) & 0xFFFF
+    by_ts = entries.has_ts[one] & entries.has_ts[other]
+    stamps = entries.ts_val[one].astype(np.int64), entries.ts_val[other].astype(np.int64)
+    tells = by_id | (by_ts & (stamps[0] != stamps[1]))
+    return np.where(by_id, (ahead > 0) & (ahead < 0x8000), newer(stamps[1], stamps[0]) & by_ts), tells
+
+
+def _originals(again: Again, entries: Entries) -> tuple[Bools, Bools, Bools]:
+    """Packets that are originals come late, copies that the network made, and resends whose original came after them."""
+    seen = (again.kind == Kind.SEEN_AGAIN) & (again.before >= 0)
+    rows = np.flatnonzero(seen)
+    late, copy, overtaken = (np.zeros(len(again.at), np.bool_) for _ in range(3))
+    if not len(rows):
+        return late, copy, overtaken
+    at, before = again.at[rows], again.before[rows]
+    same_id = (entries.ip_id[at] == entries.ip_id[before]) & (entries.ip_id[at] > 0)
+    same_ts = entries.has_ts[at] & entries.has_ts[before] & (entries.ts_val[at] == entries.ts_val[before])
+    copy[rows] = same_id & (same_ts | ~entries.has_ts[at])
+    earlier, tells = sent_earlier(entries, at, before)
+    late[rows] = earlier & tells & ~copy[rows]
+    row_of = np.full(len(entries.ts_ns), -1, np.int64)
+    row_of[again.at] = np.arange(len(again.at))
+    hit = row_of[again.before[late]]
+    overtaken[hit[hit >= 0]] = True
+    return late, copy, overtaken
+
+
+def _sacked_before(again: Again, sacked: Sacked) -> Bools:
+    """Had the receiver reported both ends of these bytes as held?"""
+    fresh = sacked.take(~sacked.duplicate)
+    result = again.stop > again.start
+    if not len(fresh):
+        return np.zeros(len(again.at), np.bool_)
+    begins = key(fresh.fd, fresh.start)
+    for offset in (again.start, again.stop - 1):
+        row = np.searchsorted(begins, key(again.fd, offset), side="right") - 1
+        result &= (row >= 0) & (fresh.fd[row] == again.fd) & (fresh.stop[row] > offset) & (fresh.ts_ns[row] <= again.ts_ns)
+    return result
+
+
+def _reported_twice(again: Again, entries: Entries, sacked: Sacked) -> tuple[Bools, I64]:
+    """Which resend each DSACK is about, and the row in Segments of the first DSACK per resend (-1).
+
+    A DSACK is about the last resend of its bytes that had time to arrive before it was sent.
+    """
+    twice, told_by = np.zeros(len(again.at), np.bool_), np.full(len(again.at), -1, np.int64)
+    dsacks = sacked.take(sacked.duplicate)
+    if not len(dsacks) or not len(again.at):
+        return twice, told_by
+    order = np.lexsort((again.at, again.start, again.fd))
+    begins = key(again.fd[order], again.start[order])
+    low, high = (np.searchsorted(begins, key(dsacks.fd, edge)) for edge in (dsacks.start, dsacks.stop))
+    pair_dsack, pair = np.repeat(np.arange(len(dsacks)), high - low), order[concatenated_ranges(low, high - low)]
+    limit_ns = dsacks.ts_ns[pair_dsack] - (_ALMOST * np.maximum(entries.trip_ns[dsacks.fd[pair_dsack]], 0)).astype(np.int64)
+    fits = again.ts_ns[pair] <= limit_ns
+    pair_dsack, pair = pair_dsack[fits], pair[fits]
+    if not len(pair):
+        return twice, told_by
+    # Of several resends of one start the last one: the pairs of a DSACK are sorted by start, then time.
+    last = np.append((group_starts(pair_dsack) | group_starts(again.start[pair]))[1:], [True])
+    pair_dsack, pair = pair_dsack[last], pair[last]
+    # What was resent in one packet may have arrived in part: all of it must have come twice.
+    common = np.minimum(again.stop[pair], dsacks.stop[pair_dsack]) - again.start[pair]
+    held = np.bincount(pair, weights=common, minlength=len(again.at)) >= again.stop - again.start
+    twice[pair] = held[pair]
+    told_by[pair[::-1]] = dsacks.segment[pair_dsack[::-1]]  # backwards, so that the first DSACK has the last word
+    return twice, np.where(twice, told_by, -1)
+
+
+def _echoes_original(again: Again, entries: Entries, acks: Acks) -> Bools:
+    """Does the first ACK above these bytes echo a timestamp older than that of all resends it covers?
+
+    An ACK echoes the packet that brought the first byte it newly covers (RFC 7323 section 4.3), so a resend of that
+    byte must be among those: a delayed ACK echoes the packet before.
+    """
+    result = np.zeros(len(again.at), np.bool_)
+    rows = np.flatnonzero((again.done_ns > again.ts_ns) & (again.done_ns < NEVER) & (again.kind != Kind.FILL) & entries.has_ts[again.at])
+    if not len(rows):
+        return result
+    done = again.done[rows]
+    ack_entry = entries.entry_of_segment[acks.segment[done]]
+    same = (done > 0) & (acks.fd[done - 1] == again.fd[rows])
+    edge = np.where(same, acks.offset[done - 1], again.start[rows])
+    at_edge = again.start[rows] <= edge
+    echo = entries.ts_ecr[ack_entry].astype(np.int64)
+    older = entries.has_ts[ack_entry] & newer(entries.ts_val[again.at[rows]].astype(np.int64), echo)
+    first = again.first[rows]
+    older &= (first < 0) | ~newer(entries.ts_val[np.maximum(first, 0)].astype(np.int64), echo)
+    result[rows[at_edge & older]] = True
+    _, earliest = np.unique(np.where(at_edge, done, -1), return_index=True)
+    told = done[earliest][(at_edge & older)[earliest]]
+    result[rows[np.isin(done, told)]] = True
+    return result
+
+
+def _acks_lost(again: Again, heard: Heard, sequence: Sequence, entries: Entries, acks: Acks, evidence: U16, told_by: I64) -> Bools:
+    """Of needless resends: those whose original's ACK did not come in time because it was lost, as far as the tap can tell.
+
+    An ACK seen before the resend was lost when its sender should have had it, and never echoes its timestamp. Without
+    one, the first that covers the bytes is the answer to the resend itself: about a round trip later, no more, or all
+    was merely late. Near the receiver that only says that it had not acknowledged yet.
+    """
+    to_sender = trip_around(entries, again.fd, again.at, sequence.fd)
+    to_receiver = trip_around(entries, again.fd ^ 1, heard.entry, sequence.fd)
+    acked = bears(evidence, Evidence.ACKED)
+    overdue = acked & (again.ts_ns - np.where(acked, again.done_ns, 0) > 1.5 * to_sender + _JITTER_NS)
+    overdue &= ~_ack_echoed(again, sequence, entries, acks, overdue, to_sender)
+    least = np.maximum(entries.trip_ns[again.fd], 0)
+    after_ns = np.where(again.done_ns < NEVER, again.done_ns - again.ts_ns, 0)
+    answered = ~acked & (least > np.maximum(entries.trip_ns[again.fd ^ 1], 0))
+    answered &= (after_ns >= _ALMOST * least) & (after_ns <= 1.75 * to_receiver + _JITTER_NS)
+    by_dsack = (told_by >= 0) & (np.append(acks.segment, [-1])[again.done] == told_by) & ~_held_back(again, entries, acks)
+    handshake = (again.kind == Kind.SYN_AGAIN) & bears(evidence, Evidence.ECHO)
+    lost: Bools = overdue | (answered & (by_dsack | handshake))
+    return lost
+
+
+def _held_back(again: Again, entries: Entries, acks: Acks) -> Bools:
+    """Had the receiver not acknowledged the original yet (RFC 1122 section 4.2.3.2) when the resend made it do so?
+
+    A resend at or below what was acknowledged last updates the timestamp to echo, one above does not (RFC 7323 section
+    4.3). Without timestamps, or where later bytes came too, the time since the original decides.
+    """
+    apart_ns = again.ts_ns - np.where(again.before >= 0, entries.ts_ns[again.before], again.ts_ns)
+    soon = apart_ns <= _DELAYED_ACK_NS + np.maximum(entries.trip_ns[again.fd], 0)
+    covered = again.done < len(acks)
+    done = np.minimum(again.done, max(len(acks) - 1, 0))
+    if not len(acks):
+        return soon
+    ack_entry = entries.entry_of_segment[acks.segment[done]]
+    stamped = covered & entries.has_ts[again.at] & entries.has_ts[ack_entry] & (acks.offset[done] == again.stop)
+    older = newer(entries.ts_val[again.at].astype(np.int64), entries.ts_ecr[ack_entry].astype(np.int64))
+    result: Bools = np.where(stamped, older, soon)
+    return result
+
+
+def _ack_echoed(again: Again, sequence: Sequence, entries: Entries, acks: Acks, asked: Bools, trip_ns: I64) -> Bools:
+    """Does the sender soon echo one of the ACKs that passed the tap with or soon after the first one for these bytes?"""
+    result = np.zeros(len(again.at), np.bool_)
+    rows = np.flatnonzero(asked)
+    if not len(rows):
+        return result
+    back = again.fd[rows] ^ 1
+    begin, stop = np.searchsorted(sequence.fd, [back, back + 1])
+    until_ns = again.done_ns[rows] + np.maximum(trip_ns[rows], _DELAYED_ACK_NS)  # later ones repeat one that was lost
+    last = np.maximum(last_until(entries.ts_ns, begin, stop, np.minimum(until_ns, again.ts_ns[rows] - 1)), 0)
+    first_tick = entries.ts_val[entries.entry_of_segment[acks.segment[again.done[rows]]]].astype(np.int64)
+    last_tick = entries.ts_val[last].astype(np.int64)
+    for ahead in range(1, _PACKETS_AHEAD + 1):
+        at = np.minimum(again.at[rows] + ahead, len(entries.ts_ns) - 1)
+        echo = entries.ts_ecr[at].astype(np.int64)
+        within = entries.has_ts[at] & (sequence.fd[at] == again.fd[rows]) & ~newer(first_tick, echo) & ~newer(echo, last_tick)
+        result[rows[within]] = True
+    return result

@@ -1,0 +1,69 @@
+"""What shows that a resend was needless."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pcapdiag.flows.needless import newer
+from pcapdiag.flows.resend_table import Evidence
+from tests.wire import Recording, Wire
+
+MSS = 1_448
+PROOFS = Evidence.ACKED | Evidence.SACKED | Evidence.DSACK | Evidence.ECHO | Evidence.TOO_SOON | Evidence.LATE_ORIGINAL | Evidence.REFUSED
+
+
+def proofs(told: Recording) -> list[Evidence]:
+    """Per resend, what says that it was needless."""
+    return [Evidence(bits) & PROOFS for bits in told.trace().tcp.resends.evidence.tolist()]
+
+
+def slow(**changes: bool) -> Wire:
+    """The timer fires a little before the ACK comes."""
+    return Wire(rtt_ms=300, **changes).handshake().send(300).wait(ms=250).resend()  # type: ignore[arg-type] # all are flags
+
+
+def test_a_dsack_an_old_echo_and_an_early_ack_all_say_so() -> None:
+    assert proofs(slow()) == [Evidence.DSACK | Evidence.ECHO | Evidence.TOO_SOON]
+
+
+def test_each_says_so_alone() -> None:
+    assert proofs(slow(sack=False)) == [Evidence.ECHO | Evidence.TOO_SOON]
+    assert proofs(slow(sack=False, timestamps=False)) == [Evidence.TOO_SOON]
+    assert proofs(slow(timestamps=False)) == [Evidence.DSACK | Evidence.TOO_SOON]
+
+
+def test_an_ack_seen_before_it() -> None:
+    assert Evidence.ACKED in proofs(Wire().handshake().send(300).wait(ms=250).resend())[0]
+
+
+def test_bytes_held_by_the_receiver_sent_again() -> None:
+    """Only the second segment is missing; the sender repeats the third, too (RFC 2018 section 8 lets it, after a timeout)."""
+    told = Wire().handshake().send(4 * MSS, lose="after", only=[1]).wait(ms=300).resend(MSS, 2 * MSS, by="client", lose="after")
+    told.resend(2 * MSS, 3 * MSS, by="client")
+    first, second = proofs(told)
+    assert not first
+    assert Evidence.SACKED in second
+
+
+@pytest.mark.parametrize("told", [
+    Wire().handshake().send(300, lose="after").wait(ms=250).resend().reply(10),
+    Wire().handshake().send(8_000, lose="after", only=[1]).wait(ms=21).resend(MSS, 2 * MSS, by="client").reply(10),
+    Wire(vantage="server").handshake().send(8_000, lose="before", only=[1]).wait(ms=21).resend(MSS, 2 * MSS, by="client").reply(10),
+    Wire(sack=False, timestamps=False).handshake().send(300, lose="after").wait(ms=250).resend().reply(10),
+], ids=["timer", "SACK", "seen at the receiver", "no options"])  # fmt: skip
+def test_needed_ones_have_no_proof_against_them(told: Wire) -> None:
+    assert proofs(told) == [Evidence(0)]
+
+
+def test_of_two_resends_the_dsack_is_about_the_one_that_had_time_to_arrive() -> None:
+    """The original is lost, the first resend arrives, the second is needless."""
+    told = Wire().handshake().acks("none", "server").send(300, lose="after").wait(ms=220).resend().wait(ms=220).acks("quick", "server")
+    first, second = proofs(told.resend(by="client"))
+    assert Evidence.DSACK not in first
+    assert Evidence.DSACK in second
+
+
+def test_timestamps_wrap() -> None:
+    a, b = np.array([5, 2**32 - 1, 7, 2**31 + 1]), np.array([2**32 - 1, 5, 7, 0])
+    assert newer(a, b).tolist() == [True, False, False, False]
