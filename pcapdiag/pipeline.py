@@ -58,7 +58,7 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
     group = partial(group_flows, captures=captures, side=options.vantage, steps=steps, jobs=jobs, room=room)
     packets, tcp, pair = pair_captures(packets, captures, group) if options.pair else (packets, group(packets), None)
     streams = reassemble(packets, tcp)
-    paired = pair_exchanges(packets, tcp, streams, losses)
+    paired = pair_exchanges(packets, tcp, streams, losses, jobs=jobs, room=room)
     start_ns = int(packets.ts_ns[packets.capture == packets.capture.min()].min()) if len(packets) else 0
     start_ns = pair.start_ns if pair else start_ns
     trace = Trace(

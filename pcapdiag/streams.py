@@ -52,7 +52,7 @@ class Streams:
         self._sacked: Sacked = tcp.sacked.take(plain)
         self._piece_key = key(self._pieces.fd, self._pieces.start)
         self._sack_key = key(self._sacked.fd, self._sacked.start)
-        self._where: tuple[I64, I64] | None = None
+        self._where: tuple[I64, I64, I64] | None = None
 
     def extent(self, fd: int) -> tuple[int, int]:
         """Lowest stream offset known and the one behind the highest, seen or acknowledged; (0, 0) for no bytes."""
@@ -64,11 +64,12 @@ class Streams:
     def strips(self, fd: int) -> Strips:
         """All bytes of a direction, ascending and adjacent, from the first known one, packet by packet."""
         low, high = self._range(fd)
-        starts, stops = self._pieces.start[low:high].tolist(), self._pieces.stop[low:high].tolist()
-        at, have = (column[low:high].tolist() for column in self._lying())
-        strips = Strips([], [], [])
-        reached = starts[0] if starts else 0
-        for start, stop, address, captured in zip(starts, stops, at, have, strict=True):
+        at, have, broken = self._lying()
+        starts, stops, addresses = (column[low:high].tolist() for column in (self._pieces.start, self._pieces.stop, at))
+        if broken[high] == broken[low]:
+            return Strips(starts, stops, addresses)
+        strips, reached = Strips([], [], []), starts[0]
+        for start, stop, address, captured in zip(starts, stops, addresses, have[low:high].tolist(), strict=True):
             if start > reached:
                 strips.add(reached, start, NOWHERE)
             if captured:
@@ -82,14 +83,16 @@ class Streams:
         """Bytes of one strip."""
         return self._packets.blob.read(address, length)
 
-    def _lying(self) -> tuple[I64, I64]:
-        """Per piece: where its bytes lie, and how many of them were captured."""
+    def _lying(self) -> tuple[I64, I64, I64]:
+        """Per piece: where its bytes lie, how many of them were captured, and how many pieces before it are cut or behind a hole."""
         if self._where is None:
             pieces, segments, packets = self._pieces, self._segments, self._packets
             rows = segments.row[pieces.segment]
             skipped = pieces.start - segments.seq[pieces.segment] - ((segments.flags[pieces.segment] & SYN) > 0)
             have = np.clip(packets.payload_captured[rows] - skipped, 0, pieces.stop - pieces.start)
-            self._where = packets.payload_at[rows] + skipped, have
+            broken = have < pieces.stop - pieces.start
+            broken[1:] |= (pieces.fd[1:] == pieces.fd[:-1]) & (pieces.start[1:] != pieces.stop[:-1])
+            self._where = packets.payload_at[rows] + skipped, have, np.concatenate([[0], np.cumsum(broken)])
         return self._where
 
     def segment_of(self, fd: I64 | int, offsets: I64) -> I64:

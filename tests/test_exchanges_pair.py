@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcapdiag.exchanges import pair_exchanges
-from pcapdiag.exchanges.choose import read_flows
+from pcapdiag.exchanges.choose import Chooser
 from pcapdiag.exchanges.pair import Paired
 from pcapdiag.exchanges.table import Exchange, Outcome, Protocol
 from pcapdiag.losses import Losses
@@ -99,7 +99,7 @@ def test_the_collector_is_left_as_it_was() -> None:
 
 def test_reading_keeps_offsets_for_later() -> None:
     read = mixed()
-    readings = read_flows(read.tcp, read.streams, Losses())
+    readings = Chooser(read.tcp, read.streams, Losses()).read(np.unique(read.tcp.pieces.fd >> 1).tolist())
     assert len(readings.drafts) == 4
     assert readings.unknown == []
 

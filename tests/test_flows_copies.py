@@ -46,7 +46,7 @@ def test_looking_at_few_packets_finds_the_same_copies(seed: int, count: int, var
         "ts_ns": np.sort(rng.integers(0, 3 * COPY_NS if captures == 1 else 4 * 10**9, count)), "seq": rng.integers(0, variety, count),
         "ip_id": rng.integers(0, min(variety, 3), count), "ts_val": rng.integers(0, 2, count), "has_ts": rng.integers(0, 2, count),
         "ttl": rng.integers(62, 64, count), "payload_len": rng.integers(0, 2, count), "link_hash": rng.integers(0, 2, count),
-        "proto": rng.choice([6, 17], count), "capture": rng.integers(0, captures, count),
+        "proto": rng.choice([6, 17, 132], count), "capture": rng.integers(0, captures, count),
     }  # fmt: skip
     table = replace(table, **{name: values.astype(getattr(table, name).dtype) for name, values in fields.items()})
     expected = plain(table)
@@ -93,6 +93,18 @@ def test_without_a_number_another_road_tells_a_copy_from_a_resend(road: dict[str
     assert found(row(0, **STAMPED), row(2 * MS, **STAMPED), *OTHERS) == [], "the same road: a resend within a tick"
 
 
+def test_behind_a_full_queue_the_same_packet_comes_later() -> None:
+    numbered: dict[str, Any] = {**STAMPED, "ip_id": 40}
+    assert found(row(0, **numbered), row(300 * MS, **numbered, link_hash=4)) == [1]
+    assert found(row(0, **numbered, ttl=64), row(300 * MS, **numbered, ttl=63)) == [1]
+    assert found(row(0, seq=1, ip_id=40, ttl=64), row(300 * MS, seq=1, ip_id=40, ttl=63)) == [1], "the router's mark will do"
+    assert found(row(0, seq=1, ip_id=40), row(300 * MS, seq=1, ip_id=40, link_hash=4)) == [], (
+        "some stacks number a resend like the original"
+    )
+    assert found(row(0, **numbered), row(300 * MS, **numbered)) == []
+    assert found(row(0, **numbered), row(2_100 * MS, **numbered, link_hash=4)) == []
+
+
 def test_a_resend_has_a_new_number_or_comes_later() -> None:
     assert found(row(0, seq=1, payload_len=9, ip_id=40), row(5 * MS, seq=1, payload_len=9, ip_id=41)) == []
     assert found(row(0, seq=1, payload_len=9, ip_id=40), row(15 * MS, seq=1, payload_len=9, ip_id=40)) == []
@@ -114,14 +126,17 @@ def test_a_habit_is_that_of_one_capture() -> None:
     assert find_copies(table).row.tolist()[:1] == [3], "the other capture shows nothing twice"
 
 
+def test_protocols_that_are_not_read_are_not_compared() -> None:
+    """SCTP on one host: every socket counts from 1."""
+    assert found(row(0, proto=132, ip_id=1), row(MS, proto=132, ip_id=1)) == []
+
+
 # --- datagrams ---------------------------------------------------------------------------------------------------------
 
 
-def datagrams(*bodies: bytes, apart_ns: int = 3_000, **columns: Any) -> list[int]:
-    """UDP without IP-ID, over two interfaces in turn."""
-    rows = [
-        row(i * apart_ns, proto=UDP, flags=0, payload_len=len(body), ip_id=0, interface=i % 2, **columns) for i, body in enumerate(bodies)
-    ]
+def datagrams(*bodies: bytes, apart_ns: int = 3_000, ip_id: int = 0) -> list[int]:
+    """UDP, over two interfaces in turn."""
+    rows = [row(i * apart_ns, proto=UDP, flags=0, payload_len=len(body), ip_id=ip_id, interface=i % 2) for i, body in enumerate(bodies)]
     table = packets(*rows)
     starts = np.cumsum([0, *map(len, bodies)])[: len(bodies)]
     table = replace(table, payload_at=starts.astype(np.int64), blob=Blob.of([np.frombuffer(b"".join(bodies) or b"\0", np.uint8)]))
@@ -134,3 +149,8 @@ def test_datagrams_without_a_number_are_copies_when_they_say_the_same() -> None:
     assert datagrams(b"q" * 5_000 + b"1", b"q" * 5_000 + b"2") == [], "their ends differ"
     assert datagrams(b"question one!", b"question one!", apart_ns=2 * MS) == [], "asked again"
     assert datagrams(b"", b"") == [], "nothing to tell them by"
+
+
+def test_a_sender_may_give_all_datagrams_one_number() -> None:
+    assert datagrams(b"packet 1 sealed", b"packet 2 sealed", ip_id=1) == []
+    assert datagrams(b"packet 1 sealed", b"packet 1 sealed", ip_id=1) == [1]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.draft import Draft, Ending
 from pcapdiag.exchanges.h2log import H2Rows
@@ -20,10 +18,15 @@ from pcapdiag.exchanges.tls_talk import Talk
 from pcapdiag.protocols.guess import LOOK_LEN, START_LEN, Application, guess, starts_h2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pcapdiag.flows.table import TcpTables
     from pcapdiag.losses import Losses
+    from pcapdiag.spool import Room
     from pcapdiag.streams import Streams
 
+_HELD_LEN: Final = 32 << 20
+"""Bytes of streams that are read before their pages are given back."""
 _TUNNELS: Final = 4
 """Tunnels within tunnels that are read."""
 
@@ -48,18 +51,24 @@ class Chooser:
     tcp: TcpTables
     streams: Streams
     losses: Losses
+    room: Room | None = None
     readings: Readings = field(default_factory=Readings)
 
-    def read_all(self) -> Readings:
-        """Reads every TCP flow that carried bytes."""
+    def read(self, flows: Iterable[int]) -> Readings:
+        """Reads these flows, which all carried bytes."""
         gaps = self.tcp.gaps
         unseen: dict[int, tuple[int, int]] = {}
         for fd, start, stop in zip(gaps.fd.tolist(), gaps.start.tolist(), gaps.stop.tolist(), strict=True):
             low, high = unseen.get(fd, (start, stop))
             unseen[fd] = min(low, start), max(high, stop)
-        for flow in np.unique(self.tcp.pieces.fd >> 1).tolist():
+        held = 0
+        for flow in flows:
             client, server = (Tape.of(self.streams, fd, unseen.get(fd)) for fd in (2 * flow, 2 * flow + 1))
             self._read(flow, client, server)
+            held += client.stop - client.start + server.stop - server.start
+            if held > _HELD_LEN and self.room is not None:
+                self.room.release()
+                held = 0
         return self.readings
 
     def _read(self, flow: int, client: Tape, server: Tape) -> None:
@@ -124,8 +133,3 @@ def _expect_no_answers(drafts: list[Draft]) -> None:
     for draft in drafts:
         if draft.ending is Ending.OPEN and not draft.response:
             draft.ending = Ending.UNSEEN
-
-
-def read_flows(tcp: TcpTables, streams: Streams, losses: Losses) -> Readings:
-    """Reads every TCP flow that carried bytes, on whatever port."""
-    return Chooser(tcp, streams, losses).read_all()

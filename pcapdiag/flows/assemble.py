@@ -81,8 +81,7 @@ def _blocks(packets: Packets, grouping: Grouping, block_packets: int, jobs: int)
         mine = sacks.take(slice(int(low), int(high)))
         return assemble_block(packets, part.grouping, replace(mine, row=mine.row - part.first_row))
 
-    parts = list(grouping.parts(block_packets))
-    return spread(block, parts, [len(part.grouping.rows) for part in parts], jobs)
+    return spread(block, list(grouping.parts(block_packets)), jobs)
 
 
 def _places(rows: Rows, row_count: int) -> I64:

@@ -55,7 +55,7 @@ class ClockSteps(Table):
 def find_clock_steps(packets: Packets) -> ClockSteps:
     """All steps of the captures' clocks. `packets` in the order of their files."""
     found: list[tuple[int, int, bool]] = []
-    for capture in np.unique(packets.capture).tolist():
+    for capture in np.flatnonzero(np.bincount(packets.capture)).tolist():
         rows = np.flatnonzero(packets.capture == capture)
         apart = np.diff(packets.ts_ns[rows])
         suspects = np.flatnonzero((apart >= _SILENCE_NS) | (apart <= -_BACKWARD_NS))

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcapdiag.columns import I64, U8, U32, U64, Bools, Rows
-from pcapdiag.packets.table import TCP, Packets
+from pcapdiag.packets.table import ICMP, ICMPV6, TCP, UDP, Packets
 
 COPY_NS = 10_000_000
-"""Copies of one packet within one capture lie within 10 ms of each other."""
+"""Copies of one packet at one place lie within 10 ms of each other."""
 ELSEWHERE_NS = 2_000_000_000
-"""The same packet seen by another capture: no path is longer, and IDs and timestamps do not come round sooner."""
+"""The same packet at another place of its way, in this capture or another: few queues are longer, and IDs and timestamps
+do not come round sooner."""
+_READ = (TCP, UDP, ICMP, ICMPV6)
+_HOPS = 4
+"""Routers between two places on one host or in one data centre."""
 _TICK_NS = 1_000_000
 """Without an IP-ID only what comes within a timestamp tick on the same road is surely no resend."""
 _HABIT = 0.02
@@ -43,9 +47,8 @@ class Copies:
 def find_copies(packets: Packets, order: Rows | None = None) -> Copies:
     """All copies; `order` are the rows of packets by time when they are not in that order."""
     ts_ns = packets.ts_ns if order is None else packets.ts_ns[order]
-    several = len(packets) > 0 and int(packets.capture.min()) != int(packets.capture.max())
     hashes = _quick_hash(packets)
-    alike = candidates(hashes if order is None else hashes[order], ts_ns, ELSEWHERE_NS if several else COPY_NS)
+    alike = candidates(hashes if order is None else hashes[order], ts_ns, ELSEWHERE_NS)
     rows = alike if order is None else order[alike]
     identity = _identity(packets, rows)
     place = np.argsort(identity, kind="stable")
@@ -92,19 +95,26 @@ def _judge(packets: Packets, earlier: Rows, later: Rows) -> Bools:
     apart = packets.ts_ns[later] - packets.ts_ns[earlier]
     capture = packets.capture[later]
     here = capture == packets.capture[earlier]
-    numbered = packets.ip_id[later] != 0
-    # Without number nor sequence only what a datagram says tells it from others: of those that say nothing all are alike.
-    here &= numbered | (packets.proto[later] == TCP) | (packets.payload_captured[later] >= _TAIL_LEN)
-    stamped = packets.has_ts[later]
     other_road = (packets.link_hash[later] != packets.link_hash[earlier]) | (packets.ttl[later] != packets.ttl[earlier])
     other_road |= packets.interface[later] != packets.interface[earlier]
+    numbered = packets.ip_id[later] != 0
+    # Of what is not read the number is all there is, and some stacks begin anew with every socket. Without a number only
+    # what a datagram says tells it from others: of those that say nothing all are alike.
+    told = np.isin(packets.proto[later], _READ)
+    told &= numbered | (packets.proto[later] == TCP) | (packets.payload_captured[later] >= _TAIL_LEN)
+    elsewhere = told & ~here & (apart <= ELSEWHERE_NS) & (numbered | packets.has_ts[later])
+    here &= told
+    stamped = packets.has_ts[later]
     near = here & (apart <= COPY_NS)
     sure = near & (numbered | (other_road & (stamped | (apart <= _TICK_NS))))
     sure |= here & (apart <= _TICK_NS) & stamped & (packets.payload_len[later] > 0)
+    # Behind a full queue it comes later, with the number and the stamp it had in front, by another road.
+    fall = packets.ttl[earlier].astype(np.int64) - packets.ttl[later]
+    queued = (stamped & other_road) | ((fall > 0) & (fall <= _HOPS))
+    sure |= here & (apart <= ELSEWHERE_NS) & numbered & queued
     habit = np.bincount(capture[sure], minlength=1) if len(capture) else np.zeros(1, np.int64)
     copying = np.flatnonzero(habit)
     copying = copying[[habit[one] >= _HABIT * int((packets.capture == one).sum()) for one in copying.tolist()]]
-    elsewhere = ~here & (apart <= ELSEWHERE_NS) & (numbered | stamped)
     result: Bools = sure | elsewhere | (near & np.isin(capture, copying))
     return result
 
@@ -135,7 +145,7 @@ def _quick_hash(packets: Packets) -> U32:
 
 
 def _identity(packets: Packets, rows: Rows) -> U64:
-    """A 64-bit mix of all that a copy keeps and a resend does not; without an IP-ID also of what tells look-alikes apart."""
+    """A 64-bit mix of all that a copy keeps and a resend does not."""
     columns = {name: getattr(packets, name)[rows].astype(np.uint64) for name in (
         "src", "dst", "seq", "ack", "sport", "dport", "ts_val", "ip_id", "window", "flags", "proto", "payload_len", "frag_offset",
     )}  # fmt: skip
@@ -147,7 +157,7 @@ def _identity(packets: Packets, rows: Rows) -> U64:
         (c["sport"] << np.uint64(48)) | (c["dport"] << half) | c["ts_val"],
         (c["ip_id"] << np.uint64(48)) | (c["window"] << half) | (c["flags"] << np.uint64(24)) | c["proto"],
         (c["payload_len"] << half) | c["frag_offset"],
-        _unnumbered(packets, rows),
+        _said(packets, rows),
     ):
         mixed ^= column
         mixed *= _MIX
@@ -155,13 +165,13 @@ def _identity(packets: Packets, rows: Rows) -> U64:
     return mixed
 
 
-def _unnumbered(packets: Packets, rows: Rows) -> U64:
-    """Of rows without an IP-ID: the SACK blocks of TCP packets, some bytes of others; 0 for all else."""
+def _said(packets: Packets, rows: Rows) -> U64:
+    """Some bytes of what datagrams say, whose numbers may all be one; the SACK blocks of TCP packets without a number."""
     result = np.zeros(len(rows), np.uint64)
-    bare = packets.ip_id[rows] == 0
-    other = np.flatnonzero(bare & (packets.proto[rows] != TCP))
+    other = np.flatnonzero(packets.proto[rows] != TCP)
     if len(other):
         result[other] = content(packets, rows[other])
+    bare = packets.ip_id[rows] == 0
     if len(packets.sacks) and bare.any():
         blocks = (packets.sacks.left.astype(np.uint64) << np.uint64(32)) | packets.sacks.right
         blocks = (blocks ^ (packets.sacks.index.astype(np.uint64) << np.uint64(61))) * _MIX

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _OWNED = frozenset({Tier.UNKNOWN, Tier.LOSS})
 """Tiers whose flow signs with a byte range reach only the exchanges that own some of those bytes."""
+_LOWEST = max(LABELS)
+"""Whatever the ledger says by itself is at least as high: a sign that is no higher speaks of no time."""
 
 
 def keep_ledger(trace: Trace, signs: Iterable[Sign]) -> Ledger:
@@ -133,9 +135,9 @@ class Filed:
         by_flow: dict[int, list[Sign]] = defaultdict(list)
         for sign in sorted(signs, key=_order):
             match sign.scope:
-                case OfExchange(exchange):
+                case OfExchange(exchange) if sign.label < _LOWEST:
                     self._by_exchange[exchange].append(sign)
-                case OfFlow(flow):
+                case OfFlow(flow) if sign.label < _LOWEST:
                     by_flow[flow].append(sign)
                 case OfCall(call):
                     self._by_call[call].append(sign)
