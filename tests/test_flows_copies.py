@@ -42,13 +42,14 @@ def test_looking_at_few_packets_finds_the_same_copies(seed: int, count: int, var
     rng = np.random.default_rng(seed)
     base = packets(row(0, seq=1))
     table = base.take(np.zeros(count, np.intp))
-    fields = {
+    fields: dict[str, Any] = {
         "ts_ns": np.sort(rng.integers(0, 3 * COPY_NS if captures == 1 else 4 * 10**9, count)), "seq": rng.integers(0, variety, count),
         "ip_id": rng.integers(0, min(variety, 3), count), "ts_val": rng.integers(0, 2, count), "has_ts": rng.integers(0, 2, count),
         "ttl": rng.integers(62, 64, count), "payload_len": rng.integers(0, 2, count), "link_hash": rng.integers(0, 2, count),
         "proto": rng.choice([6, 17, 132], count), "capture": rng.integers(0, captures, count),
     }  # fmt: skip
-    table = replace(table, **{name: values.astype(getattr(table, name).dtype) for name, values in fields.items()})
+    cast: dict[str, Any] = {name: values.astype(getattr(table, name).dtype) for name, values in fields.items()}
+    table = replace(table, **cast)
     expected = plain(table)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copies, "_CHUNK", chunk)
@@ -86,7 +87,7 @@ def test_a_router_between_two_sights_lowers_the_ttl() -> None:
 
 
 @pytest.mark.parametrize("road", [{"ttl": 63}, {"link_hash": 4}, {"interface": 1}])
-def test_without_a_number_another_road_tells_a_copy_from_a_resend(road: dict[str, int]) -> None:
+def test_without_a_number_another_road_tells_a_copy_from_a_resend(road: dict[str, Any]) -> None:
     assert found(row(0, **STAMPED), row(9 * MS, **STAMPED, **road), *OTHERS) == [1]
     assert found(row(0, **BARE), row(MS, **BARE, **road), *OTHERS) == [1]
     assert found(row(0, **BARE), row(2 * MS, **BARE, **road), *OTHERS) == [], "neither number nor stamp: nearer in time"

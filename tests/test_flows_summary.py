@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def test_one_way_needs_an_acknowledgment_of_what_is_missing() -> None:
 
 
 def test_in_a_capture_of_one_direction_short_connections_are_one_way_too() -> None:
-    def ends(i: int) -> dict[str, tuple[str, int]]:
+    def ends(i: int) -> dict[str, Any]:
         return {"src": ("10.0.0.1", 50_000 + i)}
 
     long = [row(10 * i + k, seq=k, ack=k, **ends(i)) for i in range(3) for k in range(5)]

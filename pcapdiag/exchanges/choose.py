@@ -9,7 +9,7 @@ from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.draft import Draft, Ending
 from pcapdiag.exchanges.h2log import H2Rows
 from pcapdiag.exchanges.lookups import DNS_PORT, Lookup, pair_dns_over_tcp
-from pcapdiag.exchanges.pair_h2 import H2Pairing
+from pcapdiag.exchanges.pair_h2 import H2Memo, H2Pairing
 from pcapdiag.exchanges.pair_http1 import Http1Pairing, Tunnel
 from pcapdiag.exchanges.pair_tls import TlsPairing
 from pcapdiag.exchanges.table import Protocol
@@ -53,6 +53,7 @@ class Chooser:
     losses: Losses
     room: Room | None = None
     readings: Readings = field(default_factory=Readings)
+    h2_memo: H2Memo = field(default_factory=H2Memo)
 
     def read(self, flows: Iterable[int]) -> Readings:
         """Reads these flows, which all carried bytes."""
@@ -102,7 +103,7 @@ class Chooser:
             if tunnel is not None and tunnel.draft.protocol is not Protocol.WEBSOCKET and depth < _TUNNELS:
                 self._read_tunnel(flow, tunnel, client.behind(tunnel.client_at), server.behind(tunnel.server_at), depth + 1)
         elif application is Application.HTTP2:
-            frames = H2Pairing(flow, whole, self.losses, capture, self.readings.h2_rows)
+            frames = H2Pairing(flow, whole, self.losses, capture, self.readings.h2_rows, self.h2_memo)
             self.readings.drafts += frames.pair(client, server, closed=closed)
         elif application is Application.TLS:
             talks = [Talk.read(tape, synced=whole, losses=self.losses, capture=capture) for tape in (client, server)]
@@ -112,7 +113,7 @@ class Chooser:
         """Reads what a connection carries behind CONNECT (RFC 9110 section 9.3.6) or an upgrade to HTTP/2."""
         application = _spoken(client, server)
         if tunnel.draft.status == "101" and application is Application.HTTP2:
-            pairing = H2Pairing(flow, True, self.losses, int(self.tcp.flows.capture[flow]), self.readings.h2_rows)
+            pairing = H2Pairing(flow, True, self.losses, int(self.tcp.flows.capture[flow]), self.readings.h2_rows, self.h2_memo)
             tunnel.draft.ending, tunnel.draft.response = Ending.OPEN, []
             tunnel.draft.protocol = Protocol.H2
             pairing.adopt(tunnel.draft)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from pcapdiag.exchanges.table import Outcome
+from pcapdiag.exchanges.draft import Draft, Facts
+from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.protocols.grpc import parse_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pcapdiag.exchanges.draft import Draft, Facts
+    from pcapdiag.protocols.events import Headers
+
+_T = TypeVar("_T")
 
 UNKNOWN_NAME: Final = "(request not captured)"
 """Name of an exchange whose request was not captured."""
@@ -24,6 +27,8 @@ _OF_RESPONSE: Final = frozenset(
     }
 )  # fmt: skip
 _FAMILIES: Final = ("x-ratelimit-", "anthropic-ratelimit-")
+_SECTIONS: Final = 1 << 12
+"""Header sections remembered."""
 _ATTEMPTS: Final = frozenset({"x-stainless-retry-count", "grpc-previous-rpc-attempts"})
 
 
@@ -51,6 +56,81 @@ def keep_response(facts: Facts, headers: Mapping[str, str]) -> None:
             facts[name] = headers[name]
         elif name == "connection" and "close" in headers[name].lower():
             facts[name] = "close"
+
+
+class RequestWords(NamedTuple):
+    """What the header section of an HTTP/2 request says."""
+
+    name: str | None
+    """Method and path, if it names any."""
+    facts: Facts
+    deadline_ns: int | None
+    attempt: int | None
+    is_grpc: bool
+
+
+class ResponseWords(NamedTuple):
+    """What the header section of an HTTP/2 response, or its trailers, say."""
+
+    facts: Facts
+    status: str
+    """"" for none."""
+    grpc_status: str | None
+    is_grpc: bool
+    is_event_stream: bool
+    encoded: bool
+
+
+class Words:
+    """Works out once what the same header section says each time it comes."""
+
+    __slots__ = ("_requests", "_responses")
+
+    def __init__(self) -> None:
+        self._requests: dict[int, tuple[Headers, RequestWords]] = {}
+        self._responses: dict[int, tuple[Headers, ResponseWords]] = {}
+
+    def of_request(self, headers: Headers) -> RequestWords:
+        """What a request says."""
+        known = self._requests.get(id(headers))
+        if known is None:
+            _make_room(self._requests)
+            known = self._requests[id(headers)] = headers, _request_words(headers)  # kept, so that no other section gets its id
+        return known[1]
+
+    def of_response(self, headers: Headers) -> ResponseWords:
+        """What a response says."""
+        known = self._responses.get(id(headers))
+        if known is None:
+            _make_room(self._responses)
+            known = self._responses[id(headers)] = headers, _response_words(headers)
+        return known[1]
+
+
+def _make_room(known: dict[int, _T]) -> None:
+    if len(known) >= _SECTIONS:
+        known.clear()
+
+
+def _request_words(headers: Headers) -> RequestWords:
+    said = Draft(0, Protocol.H2, "")
+    keep_request(said, headers)
+    named = ":method" in headers or ":path" in headers
+    name = f"{headers.get(':method', '?')} {headers.get(':path', '?')}" if named else None
+    return RequestWords(name, said.facts, said.deadline_ns, said.attempt, is_grpc(headers))
+
+
+def _response_words(headers: Headers) -> ResponseWords:
+    facts: Facts = {}
+    keep_response(facts, headers)
+    return ResponseWords(
+        facts,
+        headers.get(":status", ""),
+        headers.get("grpc-status"),
+        is_grpc(headers),
+        is_event_stream(headers),
+        "content-encoding" in headers,
+    )
 
 
 def outcome_of_http(status: int) -> Outcome:

@@ -29,7 +29,8 @@ def land(drafts: list[Draft], packets: Packets, tcp: TcpTables, streams: Streams
     frames = _Frames(packets, tcp, streams)
     _time_requests([draft for draft in drafts if draft.request], streams, frames)
     _time_responses([draft for draft in drafts if draft.response], tcp, streams, frames)
-    closings, one_way = _closings(tcp.flows), tcp.flows.one_way.tolist()
+    touched = sorted({draft.flow for draft in drafts})
+    closings, one_way = _closings(tcp.flows, touched), dict(zip(touched, tcp.flows.one_way[touched].tolist(), strict=True))
     clipped_ns = int(packets.ts_ns.max())
     cuts_ns = _cut_times(drafts, streams)
     for draft in drafts:
@@ -123,17 +124,18 @@ class _Closing(NamedTuple):
     is_reset: bool
 
 
-def _closings(flows: Flows) -> list[list[_Closing]]:
-    """What closed each flow, in time order."""
+def _closings(flows: Flows, rows: list[int]) -> dict[int, list[_Closing]]:
+    """What closed each of these flows, in time order."""
     columns = (flows.client_fin_ns, flows.server_fin_ns, flows.rst_ns, flows.rst_direction)
-    return [
-        sorted(
+    times = zip(*(column[rows].tolist() for column in columns), strict=True)
+    return {
+        flow: sorted(
             closing
             for closing in (_Closing(client_fin, 0, False), _Closing(server_fin, 1, False), _Closing(rst, rst_direction, True))
             if closing.at_ns != NEVER
         )
-        for client_fin, server_fin, rst, rst_direction in zip(*(column.tolist() for column in columns), strict=True)
-    ]
+        for flow, (client_fin, server_fin, rst, rst_direction) in zip(rows, times, strict=True)
+    }
 
 
 def _cut_times(drafts: list[Draft], streams: Streams) -> dict[Draft, list[int]]:

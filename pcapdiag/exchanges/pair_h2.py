@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pcapdiag.exchanges.draft import Cut, Draft, Ending, add_span
-from pcapdiag.exchanges.fields import UNKNOWN_NAME, is_event_stream, is_grpc, keep_request, keep_response, outcome_of_http
+from pcapdiag.exchanges.fields import UNKNOWN_NAME, ResponseWords, Words, outcome_of_http
 from pcapdiag.exchanges.h2log import SETTING_KINDS, H2Kind
 from pcapdiag.exchanges.messages import MessageMarks
 from pcapdiag.exchanges.table import Outcome, Protocol
@@ -15,7 +15,9 @@ from pcapdiag.protocols.events import (
     DataReceived,
     Event,
     Fault,
+    FrozenMap,
     GoawayReceived,
+    Headers,
     HeadersReceived,
     PingReceived,
     SettingsReceived,
@@ -23,16 +25,17 @@ from pcapdiag.protocols.events import (
     StreamReset,
     WindowUpdated,
 )
+from pcapdiag.protocols.header_block import BlockMemo
 from pcapdiag.protocols.http2_look import LookingHttp2Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pcapdiag.exchanges.h2log import H2Rows
     from pcapdiag.exchanges.tape import Tape
 
 _HEADER_TABLE_SIZE: Final = 1  # RFC 9113 section 6.5.2
-_NO_HEADERS: Final[Mapping[str, str]] = {}
+_NO_HEADERS: Final[Headers] = FrozenMap()
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +46,14 @@ class _Stream:
     request_blocks: int = 0
     response_blocks: int = 0
     marks: MessageMarks | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class H2Memo:
+    """What connections have said before: they say much the same."""
+
+    blocks: BlockMemo = field(default_factory=BlockMemo)
+    words: Words = field(default_factory=Words)
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +67,8 @@ class H2Pairing:
     capture: int
     log: H2Rows
     """Rows are added here."""
+    memo: H2Memo = field(default_factory=H2Memo)
+    """Shared by the connections of a capture."""
     keys: str = "plain"
     _streams: dict[int, _Stream] = field(default_factory=dict)
     _fd: int = 0
@@ -68,8 +81,8 @@ class H2Pairing:
 
     def pair(self, client: Tape, server: Tape, *, closed: bool) -> list[Draft]:
         """All streams, in the order of their ids; `closed`: no reset cut the connection short."""
-        client_reader = LookingHttp2Reader(Side.CLIENT, preface_expected=self.whole, at=client.start)
-        server_reader = LookingHttp2Reader(Side.SERVER, preface_expected=self.whole, at=server.start)
+        client_reader = LookingHttp2Reader(Side.CLIENT, preface_expected=self.whole, at=client.start, memo=self.memo.blocks)
+        server_reader = LookingHttp2Reader(Side.SERVER, preface_expected=self.whole, at=server.start, memo=self.memo.blocks)
         self._read(2 * self.flow, client, client_reader, server_reader, closed=closed)
         self._read(2 * self.flow + 1, server, server_reader, None, closed=closed)
         for stream in self._streams.values():
@@ -115,16 +128,17 @@ class H2Pairing:
         stream = self._stream(event.stream_id)
         if stream is None:
             return
-        draft, headers = stream.draft, event.headers or _NO_HEADERS
+        draft, said = stream.draft, self.memo.words.of_request(event.headers or _NO_HEADERS)
         add_span(draft.request, event.at, event.end)
         self._log(event.end, H2Kind.HEADERS, event.stream_id, min(stream.request_blocks, 1), event.end_stream)
         stream.request_blocks += 1
         if stream.request_blocks > 1:
             return
-        if ":method" in headers or ":path" in headers:
-            draft.name = f"{headers.get(':method', '?')} {headers.get(':path', '?')}"
-        keep_request(draft, headers)
-        if is_grpc(headers):
+        if said.name is not None:
+            draft.name = said.name
+        draft.facts |= said.facts
+        draft.deadline_ns, draft.attempt = said.deadline_ns, said.attempt
+        if said.is_grpc:
             draft.protocol = Protocol.GRPC
 
     def _client_data(self, event: DataReceived) -> None:
@@ -139,36 +153,21 @@ class H2Pairing:
         self._count_block(event)
         if event.promised_stream_id is not None or (stream := self._stream(event.stream_id)) is None:
             return
-        draft, headers = stream.draft, event.headers or _NO_HEADERS
+        draft, said = stream.draft, self.memo.words.of_response(event.headers or _NO_HEADERS)
         self._log(event.end, H2Kind.HEADERS, event.stream_id, min(stream.response_blocks, 1), event.end_stream)
-        status = headers.get(":status", "")
-        if status.startswith("1") and not event.end_stream:
+        if said.status.startswith("1") and not event.end_stream:
             draft.facts.setdefault("interim_at", event.at)
             return
         stream.response_blocks += 1
         add_span(draft.response, event.at, event.end)
-        keep_response(draft.facts, headers)
+        draft.facts |= said.facts
         if stream.response_blocks == 1:
-            self._begin_response(stream, headers, status)
-        if "grpc-status" in headers:
-            draft.status = headers["grpc-status"]
+            _begin_response(stream, said)
+        if said.grpc_status is not None:
+            draft.status = said.grpc_status
             draft.outcome = Outcome.OK if draft.status == "0" else Outcome.ERROR
         if event.end_stream:
             self._end_response(draft)
-
-    def _begin_response(self, stream: _Stream, headers: Mapping[str, str], status: str) -> None:
-        draft = stream.draft
-        if status.isdecimal():
-            draft.outcome = outcome_of_http(int(status))
-        if is_grpc(headers):
-            draft.protocol = Protocol.GRPC
-        elif status:
-            draft.status = status  # of a gRPC call too: a proxy answered that does not speak gRPC
-        if draft.protocol is Protocol.GRPC:
-            stream.marks = MessageMarks.of_grpc()
-        elif is_event_stream(headers):
-            draft.protocol = Protocol.SSE
-            stream.marks = MessageMarks.of_sse(encoded="content-encoding" in headers)
 
     def _server_data(self, event: DataReceived) -> None:
         self._log(event.end, H2Kind.DATA, event.stream_id, event.flow_len, event.end_stream)
@@ -228,6 +227,21 @@ class H2Pairing:
 
     def _log(self, stop: int, kind: H2Kind, stream_id: int, value: int, end_stream: bool = False) -> None:
         self.log.add((self._fd, stop, kind, stream_id, value, end_stream))
+
+
+def _begin_response(stream: _Stream, said: ResponseWords) -> None:
+    draft = stream.draft
+    if said.status.isdecimal():
+        draft.outcome = outcome_of_http(int(said.status))
+    if said.is_grpc:
+        draft.protocol = Protocol.GRPC
+    elif said.status:
+        draft.status = said.status  # of a gRPC call too: a proxy answered that does not speak gRPC
+    if draft.protocol is Protocol.GRPC:
+        stream.marks = MessageMarks.of_grpc()
+    elif said.is_event_stream:
+        draft.protocol = Protocol.SSE
+        stream.marks = MessageMarks.of_sse(encoded=said.encoded)
 
 
 def _end_unread(draft: Draft, server: Tape) -> None:

@@ -7,7 +7,6 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pcapdiag.capture import tshark
 from pcapdiag.exchanges.table import Protocol
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ _DECODE_AS: Final = {Protocol.H2: "http2", Protocol.GRPC: "http2", Protocol.HTTP
 
 def dissect_cited(diagnosis: Diagnosis) -> Diagnosis:
     """The diagnosis with dissections of its evidence frames, or with notes that say why there are none."""
+    from pcapdiag.capture import tshark  # noqa: PLC0415 - brings asyncio and an XML parser, which only --dissect needs
+
     tables = diagnosis.tables
     frames = {tables.place(*frame): frame for frame in _cited(diagnosis)}
     dissections: dict[tuple[int, int], str] = {}
