@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 WRITTEN_BY = "<!-- Written by docs/generate.py (`make docs`); change the code it reads, not this page. -->"
-OUTPUTS = ("capture.frames", "packets.table", "flows.table", "flows.resend_table", "pair.table")
+OUTPUTS = ("capture.frames", "packets.table", "flows.table", "flows.resend_table", "pair.table", "exchanges.table")
 """The modules of the tables that one step gives to the next, in the order in which data flows."""
 
 

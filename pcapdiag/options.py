@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-TABLES_SHARE = 4
-"""The tables may take a quarter of the memory: work on one of them takes as much again, and exchanges, signs and the report need theirs."""
+TABLES_SHARE = 16
+"""The tables may take a sixteenth of the memory: they are read a column at a time, and exchanges, signs and the report need more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

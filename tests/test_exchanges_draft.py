@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcapdiag.exchanges.draft import Draft, Span, add_span, total_len
-from pcapdiag.exchanges.fields import is_event_stream, is_grpc, keep_request, keep_response, outcome_of_http
+from pcapdiag.exchanges.fields import Words, is_event_stream, is_grpc, keep_request, keep_response, outcome_of_http
 from pcapdiag.exchanges.gather import gather
 from pcapdiag.exchanges.messages import MessageMarks
 from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.exchanges.tape import Piece, Tape
+from pcapdiag.protocols.events import FrozenMap
 
 
 def draft() -> Draft:
@@ -100,6 +101,19 @@ def test_header_fields_that_matter_are_kept() -> None:
         "content-type": "text/html",
     }
     assert (made.deadline_ns, made.attempt) == (20_000_000_000, 2)
+
+
+def test_the_words_of_a_header_section_are_worked_out_once() -> None:
+    words = Words()
+    asked = FrozenMap({":method": "POST", ":path": "/a", "host": "h", "grpc-timeout": "1S", "content-type": "application/grpc"})
+    said = words.of_request(asked)
+    assert (said.name, said.facts, said.deadline_ns, said.attempt, said.is_grpc) == ("POST /a", {"host": "h"}, 1_000_000_000, None, True)
+    assert words.of_request(asked) is said
+    assert words.of_request(FrozenMap(dict(asked))) == said, "another section that says the same"
+    answered = words.of_response(FrozenMap({":status": "200", "content-type": "text/event-stream", "content-encoding": "br"}))
+    assert (answered.status, answered.grpc_status, answered.is_event_stream, answered.encoded) == ("200", None, True, True)
+    for number in range(5_000):
+        assert words.of_response(FrozenMap({":status": str(number)})).status == str(number), "also when there are too many to remember"
 
 
 @pytest.mark.parametrize("count", ["", "x", "-1", "9" * 30])

@@ -194,7 +194,6 @@ def test_only_what_is_part_of_nothing_counts() -> None:
     assert np.flatnonzero(counted).tolist() == [ONE.id, TWO.id], "a connection pooled ahead of need is nobody's wait"
 
 
-
 def test_between_attempts_a_call_has_entries_only_where_a_sign_says_why() -> None:
     call = Call(id=0, agent=0, exchanges=(ONE.id, TWO.id), start_ns=ONE.start_ns, end_ns=TWO.end_ns, backoff="none", outcome=Outcome.OK)
     trace = replace(TRACE, calls=Calls.of([call], (0,), len(TRACE.exchanges)))

@@ -58,7 +58,8 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     found = trace.tcp.recoveries
     trips = RoundTrips(trace.tcp)
     told, stretches = losses_of(trace.packets, trace.tcp), Stretches(trace.tcp)
-    for row in np.flatnonzero((found.repair == Repair.FAST) & ~found.spurious).tolist():
+    seen = ~trace.flows.one_way[found.fd >> 1]  # one direction alone does not show what the receiver had
+    for row in np.flatnonzero((found.repair == Repair.FAST) & ~found.spurious & seen).tolist():
         wait = wait_of(trace.tcp, trips, row)
         if row in told or wait.end_ns - wait.start_ns < limits.ns("least_wait"):
             continue  # a router said why it dropped them: icmp-ptb-honoured or -ignored
@@ -85,7 +86,7 @@ def _confidence(trace: Trace, row: int, flow: int) -> Confidence:
         sure = Confidence(0.85, ("hole filled with a newer timestamp",))
     else:
         sure = Confidence(0.5, ("hole filled about a round trip later",))
-    return sure.capped(0.4, "one direction captured") if trace.flows.one_way[flow] else sure
+    return sure
 
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:

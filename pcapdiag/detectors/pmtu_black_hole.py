@@ -85,13 +85,13 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     for one in find_oversize(trace.packets, trace.tcp):
         flow, direction = divmod(one.fd, 2)
         sure = _confidence(one, limits)
-        if sure is None or _told_by_icmp(trace, one):
-            continue
+        if sure is None or trace.flows.one_way[flow] or _told_by_icmp(trace, one):
+            continue  # one direction alone does not show what passed
         start, bound = _begin(trace, one)
         icmp = trace.quality[int(trace.flows.capture[flow])].saw_icmp
         yield Sign(
             label=LABEL, scope=OfFlow(flow, direction), start_ns=start, end_ns=max(one.end_ns, start), at_least=bound or not one.repaired,
-            confidence=sure.capped(0.4, "one direction captured") if trace.flows.one_way[flow] else sure,
+            confidence=sure,
             frames=frames_of(trace, one.proof),
             facts=Facts(
                 direction == 1, one.passed_max_len, one.failed_min_len, one.failed_sends, one.passed_count, one.at_sender, icmp,

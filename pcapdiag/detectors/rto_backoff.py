@@ -60,6 +60,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     found = trace.tcp.recoveries
     trips, stretches = RoundTrips(trace.tcp), Stretches(trace.tcp)
     enough = found.at_sender & ~found.spurious & (found.resends > limits.doublings)
+    enough &= ~trace.flows.one_way[found.fd >> 1]  # one direction alone does not show what the receiver had
     for row in np.flatnonzero(enough).tolist():
         wait = wait_of(trace.tcp, trips, row)
         fd = int(found.fd[row])
@@ -71,7 +72,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         sure = Confidence(0.95, (f"{len(sends)} sends of the same bytes with doubling gaps",))
         yield Sign(
             label=LABEL, scope=OfFlow(flow, direction), start_ns=wait.start_ns, end_ns=wait.end_ns, at_least=wait.at_least,
-            confidence=sure.capped(0.4, "one direction captured") if trace.flows.one_way[flow] else sure,
+            confidence=sure,
             facts=Facts(len(sends), int(gaps.max()), stretches.kinds(row)),
             frames=frames_of(trace, (
                 *((int(send), f"the same bytes, transmission {i + 1}") for i, send in enumerate(sends[:6].tolist())),

@@ -67,7 +67,8 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     trips = RoundTrips(trace.tcp)
     told, stretches = losses_of(trace.packets, trace.tcp), Stretches(trace.tcp)
     timer = np.isin(found.repair, (Repair.TIMEOUT, Repair.PROBE))
-    for row in np.flatnonzero(timer & ~found.spurious).tolist():
+    seen = ~trace.flows.one_way[found.fd >> 1]  # one direction alone does not show what the receiver had
+    for row in np.flatnonzero(timer & ~found.spurious & seen).tolist():
         wait = wait_of(trace.tcp, trips, row)
         if row in told or wait.end_ns - wait.start_ns < limits.ns("least_wait"):
             continue  # a router said why it dropped them: icmp-ptb-honoured or -ignored
@@ -106,7 +107,7 @@ def _confidence(trace: Trace, row: int, flow: int) -> Confidence:
         sure = Confidence(0.6, ("hole filled late with a newer timestamp",))
     else:
         sure = Confidence(0.3, ("hole filled late",))
-    return sure.capped(0.4, "one direction captured") if trace.flows.one_way[flow] else sure
+    return sure
 
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
