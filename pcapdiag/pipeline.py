@@ -55,8 +55,10 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
         raise CaptureError("; ".join(failures))
     steps = find_clock_steps(packets)
     packets = straighten(packets, steps)
+    room.release()
     group = partial(group_flows, captures=captures, side=options.vantage, steps=steps, jobs=jobs, room=room)
     packets, tcp, pair = pair_captures(packets, captures, group) if options.pair else (packets, group(packets), None)
+    room.release()
     streams = reassemble(packets, tcp)
     paired = pair_exchanges(packets, tcp, streams, losses, jobs=jobs, room=room)
     start_ns = int(packets.ts_ns[packets.capture == packets.capture.min()].min()) if len(packets) else 0
@@ -65,8 +67,7 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
         captures=captures, quality=tcp.quality, vantages=tcp.vantages, addresses=packets.addresses, flows=tcp.flows,
         exchanges=paired.exchanges, h2=paired.h2, calls=make_calls(paired.exchanges, tcp.flows), start_ns=start_ns, losses=losses,
         packets=packets, tcp=tcp, streams=streams, resent=count_resends(tcp.resends),
-        host_facts=inputs.host_facts, notes=tuple(inputs.notes),
-        pair=pair,
+        host_facts=inputs.host_facts, notes=tuple(inputs.notes), pair=pair, room=room,
     )  # fmt: skip
     return trace, tuple(Failure("input", failure) for failure in failures)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pcapdiag.losses import Losses
     from pcapdiag.packets.table import Addresses, Packets
     from pcapdiag.pair.table import Pair
+    from pcapdiag.spool import Room
     from pcapdiag.streams import Streams
 
 
@@ -69,6 +70,12 @@ class Trace(Tables):
     tcp: TcpTables
     h2: H2Log
     streams: Streams
+    room: Room | None = None
+
+    def release(self) -> None:
+        """Gives back the pages of tables that lie in files: between two that look at all of them."""
+        if self.room is not None:
+            self.room.release()
 
     @property
     def segments(self) -> Segments:

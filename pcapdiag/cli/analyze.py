@@ -16,7 +16,7 @@ from pcapdiag.options import Options
 from pcapdiag.reporters import REPORTERS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pcapdiag.findings import Diagnosis
 
@@ -140,19 +140,29 @@ def _write(diagnosis: Diagnosis, form: str, file: str) -> bool:
     """One report to its place; False when a file cannot be written, so that the other reports still can."""
     if file == STDOUT:
         shown = "ansi" if form == "text" and has_colours() else form
-        print_report(REPORTERS[shown](diagnosis, width=report_width(to_terminal=to_terminal())))
+        print_report(_made(shown, diagnosis, width=report_width(to_terminal=to_terminal())))
         return True
     try:
-        _save(REPORTERS[form](diagnosis, width=report_width(to_terminal=False)), file)
+        _save(_made(form, diagnosis, width=report_width(to_terminal=False)), file)
     except OutputError as error:
         say(str(error))
         return False
     return True
 
 
-def _save(text: str, file: str) -> None:
+def _made(form: str, diagnosis: Diagnosis, *, width: int) -> Iterable[str]:
+    """The report in pieces; only JSON grows with the capture."""
+    if form != "json":
+        return (REPORTERS[form](diagnosis, width=width),)
+    from pcapdiag.reporters.json_report import pieces  # noqa: PLC0415 - not for --help
+
+    return pieces(diagnosis)
+
+
+def _save(text: Iterable[str], file: str) -> None:
     try:
-        Path(file).write_text(text, encoding="utf-8", newline="\n")
+        with Path(file).open("w", encoding="utf-8", newline="\n") as out:
+            out.writelines(text)
     except OSError as error:
         raise OutputError(f"{file}: cannot be written ({error.strerror})") from error
 

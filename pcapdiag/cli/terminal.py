@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 
 from pcapdiag.errors import OutputError
 
@@ -46,8 +47,8 @@ def has_colours() -> bool:
     return to_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def print_report(text: str) -> None:
-    """A report on stdout; what its encoding lacks becomes a question mark.
+def print_report(text: str | Iterable[str]) -> None:
+    """A report, whole or in pieces, on stdout; what its encoding lacks becomes a question mark.
 
     Raises:
         OutputError: the device is full or gone; a closed pipe stays a BrokenPipeError.
@@ -56,7 +57,8 @@ def print_report(text: str) -> None:
         raise OutputError("there is no standard output")
     encoding = sys.stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        for piece in (text,) if isinstance(text, str) else text:
+            sys.stdout.write(piece.encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
         raise

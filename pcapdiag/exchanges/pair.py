@@ -23,6 +23,7 @@ from pcapdiag.exchanges.table import Exchanges
 from pcapdiag.exchanges.turns import pair_turns
 from pcapdiag.exchanges.unseen import find_unseen
 from pcapdiag.losses import Losses
+from pcapdiag.spool import Spool
 from pcapdiag.workers import spread
 
 if TYPE_CHECKING:
@@ -96,21 +97,23 @@ def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses, jo
 
     in_streams: list[Draft] = []
     asked: list[Lookup] = []
-    logs: list[H2Log] = []
+    logs = Spool(room)
     for part in spread(read, _parts(tcp), jobs):
         in_streams += part.drafts
         asked += part.lookups
-        logs.append(part.log)
+        logs.append(part.log.moved({}))
         losses.merge(part.losses)
     in_streams += find_unseen(in_streams, packets, tcp, streams)
     lookups = find_lookups(packets, tcp, losses)
     drafts = in_streams + [lookup.draft for lookup in lookups] + find_connects(packets, tcp)
+    if room is not None:
+        room.release()
     attach_setup(drafts, lookups + asked, tcp, packets.addresses)
     settle_abandoned(drafts, tcp)
     drafts.sort(key=lambda draft: draft.order())
     for number, draft in enumerate(drafts):
         draft.id = number
-    return Paired(gather(drafts), H2Log(**{name: np.concatenate([getattr(log, name) for log in logs]) for name in H2Log.columns()}))
+    return Paired(gather(drafts), H2Log(**logs.finish()))
 
 
 def _parts(tcp: TcpTables) -> list[Rows]:

@@ -27,6 +27,7 @@ def see(trace: Trace, detectors: Sequence[Detector], overrides: Mapping[str, Map
         if (find := detector.signs) is not None:
             limits = _limits(detector, overrides)
             signs += _guarded(detector.code, partial(find, trace, limits), failures)
+            trace.release()
     return signs
 
 

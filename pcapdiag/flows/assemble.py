@@ -54,7 +54,7 @@ def group_flows(
         kept = replace(kept, rows=np.arange(len(packets)), copies=kept.copies[:0])
     whole = group_packets(packets, kept.rows)
     kept, grouping, link = (kept, whole, NO_LINK) if as_recorded else quality.keep_one_leg(packets, kept, whole)
-    tables = _joined(_blocks(packets, grouping, block_packets, jobs), room)
+    tables = _joined(_blocks(packets, grouping, block_packets, jobs, room), room)
     supers = super_segments(packets, tables.flows, tables.segments)
     sides, vantages = vantage_of(packets, tables.flows, tables.segments, tables.acks, supers, captures=captures, side=side)
     flows = replace(tables.flows, vantage=sides, one_way=one_sided_captures(tables.flows, tables.segments))
@@ -70,7 +70,7 @@ def group_flows(
     )  # fmt: skip
 
 
-def _blocks(packets: Packets, grouping: Grouping, block_packets: int, jobs: int) -> Iterator[Block]:
+def _blocks(packets: Packets, grouping: Grouping, block_packets: int, jobs: int, room: Room | None) -> Iterator[Block]:
     """The tables of the flows, block by block."""
     place = _places(grouping.rows, len(packets))[packets.sacks.row]
     by_place = np.argsort(place, kind="stable")
@@ -79,7 +79,10 @@ def _blocks(packets: Packets, grouping: Grouping, block_packets: int, jobs: int)
     def block(part: Part) -> Block:
         low, high = np.searchsorted(sacks.row, [part.first_row, part.first_row + len(part.grouping.rows)])
         mine = sacks.take(slice(int(low), int(high)))
-        return assemble_block(packets, part.grouping, replace(mine, row=mine.row - part.first_row))
+        made = assemble_block(packets, part.grouping, replace(mine, row=mine.row - part.first_row))
+        if room is not None:
+            room.release()
+        return made
 
     return spread(block, list(grouping.parts(block_packets)), jobs)
 

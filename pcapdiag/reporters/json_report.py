@@ -19,7 +19,7 @@ from pcapdiag.reporters.linktypes import link_type_name
 from pcapdiag.reporters.phrases import cited, distinct_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pcapdiag.capture.frames import Capture
     from pcapdiag.capture.host import HostFacts
@@ -35,9 +35,14 @@ _SHOWN_SOCKETS: Final = 1_000
 
 def report(diagnosis: Diagnosis, *, width: int) -> str:  # noqa: ARG001 - JSON has no columns to fit
     """The document as text: findings spread out, table rows one a line."""
+    return "".join(pieces(diagnosis))
+
+
+def pieces(diagnosis: Diagnosis) -> Iterator[str]:
+    """The same, bit by bit: of a large capture the whole text is larger than all its tables."""
     tables, summary = diagnosis.tables, summarise(diagnosis.tables, diagnosis.ledger)
     agents = [{"id": a.id, "host": a.host, "exchanges": a.exchanges, "blocked_s": seconds(a.blocked_ns)} for a in summary.agents]
-    parts = {
+    parts: dict[str, Iterable[str]] = {
         "schema_version": _spread(SCHEMA_VERSION),
         "tool": _spread({"name": "pcapdiag", "version": __version__}),
         "captures": _spread([_capture(tables, index, file) for index, file in tables.files]),
@@ -50,7 +55,13 @@ def report(diagnosis: Diagnosis, *, width: int) -> str:  # noqa: ARG001 - JSON h
         "flows": _rows(flow_lines(tables)),
         "errors": _spread([{"where": failure.where, "what": failure.what} for failure in diagnosis.failures]),
     }
-    return ("{\n" + ",\n".join(f'  "{key}": {text}' for key, text in parts.items()) + "\n}\n").replace("\x7f", "\\u007f")
+    before = "{\n"
+    for key, texts in parts.items():
+        yield f'{before}  "{key}": '
+        for text in texts:
+            yield text.replace("\x7f", "\\u007f")
+        before = ",\n"
+    yield "\n}\n"
 
 
 def document(diagnosis: Diagnosis) -> Json:
@@ -59,15 +70,18 @@ def document(diagnosis: Diagnosis) -> Json:
     return found
 
 
-def _spread(value: object) -> str:
+def _spread(value: object) -> Iterator[str]:
     """A value over as many lines as it has parts."""
-    return json.dumps(value, indent=2, allow_nan=False).replace("\n", "\n  ")
+    yield json.dumps(value, indent=2, allow_nan=False).replace("\n", "\n  ")
 
 
-def _rows(lines: Iterable[str]) -> str:
+def _rows(lines: Iterable[str]) -> Iterator[str]:
     """A list, an element a line: long ones stay short, and lines can be compared."""
-    text = ",\n    ".join(lines)
-    return f"[\n    {text}\n  ]" if text else "[]"
+    before = "[\n    "
+    for line in lines:
+        yield before + line
+        before = ",\n    "
+    yield "[]" if before.startswith("[") else "\n  ]"
 
 
 def _capture(tables: Tables, index: int, capture: Capture) -> Json:
