@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import struct
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, NoReturn, TypeVar
@@ -21,6 +23,9 @@ CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"
 
 
 _INDEX_LEN = 4
+_HEAD = struct.Struct("<IQ")
+"""Before each result of a child: which item it is of, and its length."""
+_POLL_S = 0.002
 
 
 class WorkerError(RuntimeError):
@@ -52,18 +57,38 @@ def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int) 
     queue = _Queue(len(items))
     children = [_Child(work, items, queue) for _ in range(helpers)]
     try:
-        done = {index: work(items[index]) for index in queue}
-        for child in children:
-            child.wait()
-        for index in range(len(items)):
-            if index in done:
-                yield done.pop(index)
-            else:
-                yield next(child for child in children if child.next == index).take()
+        yield from _in_order(work, items, queue, children)
     finally:
         queue.close()
         for child in children:
             child.close()
+
+
+def _in_order(work: Callable[[_Item], _Result], items: Sequence[_Item], queue: _Queue, children: Sequence[_Child]) -> Iterator[_Result]:
+    """Works beside the children, and gives each result as soon as all before it were given: few are held at once."""
+    done: dict[int, _Result] = {}
+    wanted = 0
+    for index in queue:
+        done[index] = work(items[index])
+        while wanted in done or any(child.next == wanted for child in children):
+            yield done.pop(wanted) if wanted in done else _take(wanted, children)
+            wanted += 1
+    while wanted < len(items):
+        alive = [child.is_alive() for child in children]
+        if wanted in done:
+            yield done.pop(wanted)
+        elif any(child.next == wanted for child in children):
+            yield _take(wanted, children)
+        elif not any(alive):
+            raise WorkerError(f"a worker process ended early ({', '.join(child.ended for child in children)})")
+        else:
+            time.sleep(_POLL_S)
+            continue
+        wanted += 1
+
+
+def _take(index: int, children: Sequence[_Child]) -> Any:  # noqa: ANN401 - what work gives
+    return next(child for child in children if child.next == index).take()
 
 
 class _Queue:
@@ -88,35 +113,53 @@ class _Queue:
 class _Child:
     """A forked process that works on items and leaves what comes of them in a file without a name."""
 
-    __slots__ = ("_pid", "_results", "next")
+    __slots__ = ("_at", "_pid", "_results", "ended")
 
     def __init__(self, work: Callable[[_Item], object], items: Sequence[_Item], queue: _Queue) -> None:
         # A file, not a pipe: the parent is busy with its own items and could not empty one.
-        self._results: BinaryIO = TemporaryFile(prefix="pcapdiag-")  # noqa: SIM115 - closed by close()
-        self.next = -1
-        """The item whose result is the next in the file; -1 behind the last one."""
+        self._results: BinaryIO = TemporaryFile(prefix="pcapdiag-", buffering=0)  # noqa: SIM115 - closed by close()
+        self._at = 0
+        self.ended = ""
+        """How it ended."""
         sys.stdout.flush()
         sys.stderr.flush()
         self._pid = os.fork()
         if self._pid == 0:
-            _serve(work, items, queue, self._results)
+            _serve(work, items, queue, self._results.fileno())
 
-    def wait(self) -> None:
-        """Waits for its end; then its results can be taken."""
-        pid, self._pid = self._pid, 0
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if code:
-            raise WorkerError(f"a worker process ended early ({f'signal {-code}' if code < 0 else f'exit status {code}'})")
-        self._results.seek(0)
-        self._advance()
+    @property
+    def next(self) -> int:
+        """The item whose result can be taken; -1 for none so far."""
+        file = self._results.fileno()
+        head = os.pread(file, _HEAD.size, self._at)
+        if len(head) < _HEAD.size:
+            return -1
+        index, length = _HEAD.unpack(head)
+        return int(index) if os.fstat(file).st_size >= self._at + _HEAD.size + length else -1
 
     def take(self) -> Any:  # noqa: ANN401 - what work gives
-        """The next result."""
-        good, result = pickle.load(self._results)  # noqa: S301 - written by our own fork
+        """The result of item `next`."""
+        file = self._results.fileno()
+        _, length = _HEAD.unpack(os.pread(file, _HEAD.size, self._at))
+        message = bytearray(length)
+        got = 0
+        while got < length:
+            got += os.preadv(file, [memoryview(message)[got:]], self._at + _HEAD.size + got)
+        self._at += _HEAD.size + length
+        good, result = pickle.loads(message)  # noqa: S301 - written by our own fork
         if not good:
             raise result
-        self._advance()
         return result
+
+    def is_alive(self) -> bool:
+        """Whether it may still give results; asked before looking for them."""
+        if self._pid:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._pid = 0
+                code = os.waitstatus_to_exitcode(status)
+                self.ended = f"signal {-code}" if code < 0 else f"exit status {code}"
+        return self._pid != 0
 
     def close(self) -> None:
         """Ends it, whatever it is doing."""
@@ -126,12 +169,8 @@ class _Child:
             self._pid = 0
         self._results.close()
 
-    def _advance(self) -> None:
-        index = self._results.read(_INDEX_LEN)
-        self.next = int.from_bytes(index, "little") if index else -1
 
-
-def _serve(work: Callable[[_Item], object], items: Sequence[_Item], queue: _Queue, results: BinaryIO) -> NoReturn:
+def _serve(work: Callable[[_Item], object], items: Sequence[_Item], queue: _Queue, file: int) -> NoReturn:
     """The life of a child: runs no exit handler of the parent."""
     status = 1
     try:
@@ -140,9 +179,15 @@ def _serve(work: Callable[[_Item], object], items: Sequence[_Item], queue: _Queu
                 message: tuple[bool, object] = (True, work(items[index]))
             except Exception as error:  # noqa: BLE001 - it is raised in the parent
                 message = (False, error)
-            results.write(index.to_bytes(_INDEX_LEN, "little"))
-            pickle.dump(message, results, protocol=pickle.HIGHEST_PROTOCOL)
-        results.flush()
+            text = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+            _write(file, _HEAD.pack(index, len(text)))
+            _write(file, text)
         status = 0
     finally:
         os._exit(status)
+
+
+def _write(file: int, text: bytes) -> None:
+    view = memoryview(text)
+    while view:
+        view = view[os.write(file, view) :]
