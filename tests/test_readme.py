@@ -94,6 +94,10 @@ def test_the_examples_run(command: str, tmp_path: Path, monkeypatch: pytest.Monk
     shutil.copy(ROOT / SAMPLE, "trace.pcapng")
     for name in ("a.pcap.gz", "b.pcap.gz"):
         Path(name).write_bytes(gzip.compress((ROOT / SAMPLE).read_bytes()))
+    for side in ("client", "server"):
+        shutil.copy((ROOT / SAMPLE).with_name(f"{side}.pcap"), f"{side}.pcap")
+    Path("captures").mkdir()
+    shutil.copy(ROOT / SAMPLE, Path("captures") / "0.pcap")
     _, *arguments = shlex.split(command)
     if "-" in arguments:
         arguments[arguments.index("-")] = "trace.pcapng"
