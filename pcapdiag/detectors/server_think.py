@@ -64,7 +64,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
             flows=share.flows,
             frames=_frames(share, sorted(spent, key=lambda exchange: (-spent[exchange], exchange))[:SHOWN], tables),
             summary=f"{share.server} worked {share.stall_ns / 1e9:.2f} s on {count} {'request' if count == 1 else 'requests'} of "
-            f"{share.client}: {typical:.3f} s in the median, {spent[slowest] / 1e9:.2f} s at most ({row.name})",
+            f"{share.client}: {typical:.3f} s in the median, {spent[slowest] / 1e9:.3f} s at most ({row.name})",
             contrast=_contrast(row),
             details={
                 "requests": count, "median_s": typical, "longest_s": round(spent[slowest] / 1e9, 6), "longest_exchange": slowest,
