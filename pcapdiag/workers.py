@@ -37,7 +37,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int) -> Iterator[_Result]:
+def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int, *, late: bool = False) -> Iterator[_Result]:
     """work(item) of every item, in the order of items, by at most `jobs` processes of which this one is the first.
 
     Each process takes the next item when it is done with one. The results do not depend on `jobs`.
@@ -46,6 +46,7 @@ def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int) 
         work: must not change anything that outlives it; its results are pickled.
         items: what to work on, a few thousand at most.
         jobs: how many processes.
+        late: the caller keeps all results in memory: those of the other processes are fetched when these have ended and need none.
 
     Raises:
         WorkerError: a process died; any exception of work is raised here as it was there.
@@ -57,24 +58,29 @@ def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int) 
     queue = _Queue(len(items))
     children = [_Child(work, items, queue) for _ in range(helpers)]
     try:
-        yield from _in_order(work, items, queue, children)
+        yield from _in_order(work, items, queue, children, late=late)
     finally:
         queue.close()
         for child in children:
             child.close()
 
 
-def _in_order(work: Callable[[_Item], _Result], items: Sequence[_Item], queue: _Queue, children: Sequence[_Child]) -> Iterator[_Result]:
+def _in_order(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], queue: _Queue, children: Sequence[_Child], *, late: bool
+) -> Iterator[_Result]:
     """Works beside the children, and gives each result as soon as all before it were given: few are held at once."""
     done: dict[int, _Result] = {}
     wanted = 0
     for index in queue:
         done[index] = work(items[index])
-        while wanted in done or any(child.next == wanted for child in children):
+        while not late and (wanted in done or any(child.next == wanted for child in children)):
             yield done.pop(wanted) if wanted in done else _take(wanted, children)
             wanted += 1
     while wanted < len(items):
         alive = [child.is_alive() for child in children]
+        if late and any(alive):
+            time.sleep(_POLL_S)
+            continue
         if wanted in done:
             yield done.pop(wanted)
         elif any(child.next == wanted for child in children):

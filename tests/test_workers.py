@@ -13,11 +13,12 @@ from pcapdiag.workers import CAN_FORK, WorkerError, spread
 needs_fork = pytest.mark.skipif(not CAN_FORK, reason="no fork on this system")
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("jobs", [1, 2, 3, 50])
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
-def test_results_come_in_the_order_of_items_whatever_the_jobs(count: int, jobs: int) -> None:
+def test_results_come_in_the_order_of_items_whatever_the_jobs(count: int, jobs: int, late: bool) -> None:
     items = list(range(count))
-    assert list(spread(lambda item: item * item, items, jobs)) == [item * item for item in items]
+    assert list(spread(lambda item: item * item, items, jobs, late=late)) == [item * item for item in items]
 
 
 @needs_fork

@@ -98,7 +98,7 @@ def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses, jo
     in_streams: list[Draft] = []
     asked: list[Lookup] = []
     logs = Spool(room)
-    for part in spread(read, _parts(tcp), jobs):
+    for part in spread(read, _parts(tcp), jobs, late=True):
         in_streams += part.drafts
         asked += part.lookups
         logs.append(part.log.moved({}))
