@@ -40,17 +40,25 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
 
 
 def _defect(index: int, capture: Capture, quality: Quality) -> Defect | None:
-    if not quality.backward_steps:
+    count, untimely = quality.backward_steps, quality.untimely
+    if not count + untimely:
         return None
-    count, furthest_s = quality.backward_steps, quality.backward_max_ns / 1e9
-    are = "record is" if count == 1 else "records are"
+    told = []
+    if count:
+        are = "record is" if count == 1 else "records are"
+        told.append(
+            f"{count:,} {are} earlier than the one before in {capture.name}, by {quality.backward_max_ns / 1e9:.6f} s at most: "
+            f"packets were put in the order of their times"
+        )
+    if untimely:
+        have = "record has a time that its connection contradicts" if untimely == 1 else "records have times that connections contradict"
+        told.append(f"{untimely:,} {have} in {capture.name}: they were given the time of the record before")
     return Defect(
         evidence="record times that go back",
-        summary=f"{count:,} {are} earlier than the one before in {capture.name}, by {furthest_s:.6f} s at most: "
-        f"packets were put in the order of their times",
+        summary="; ".join(told),
         contrast="packets that the network reordered have rising times and falling sequence numbers",
-        details={"backward_steps": count, "backward_max_s": round(furthest_s, 6)},
-    )  # fmt: skip
+        details={"backward_steps": count, "backward_max_s": round(quality.backward_max_ns / 1e9, 6), "untimely": untimely},
+    )
 
 
 DETECTOR = Detector(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pcapdiag.columns import I64, Bools, Col, Rows, Table
+from pcapdiag.flows.untimely import find_untimely, with_times_of_neighbours
 from pcapdiag.packets.table import ACK, FIN, RST, SYN, TCP, Packets
 
 _SILENCE_NS = 500_000_000
@@ -50,6 +51,8 @@ class ClockSteps(Table):
     frame: Annotated[I64, Col("its frame number")]
     step_ns: Annotated[I64, Col("how far the clock jumped; negative: backwards", "ns")]
     stamped: Annotated[Bools, Col("TCP timestamps say how far; else its size is a bound")]
+    untimely: Rows = field(default_factory=lambda: np.empty(0, np.intp))
+    """Rows of Packets whose own times are impossible, between others that are right."""
 
 
 def find_clock_steps(packets: Packets) -> ClockSteps:
@@ -74,14 +77,15 @@ def find_clock_steps(packets: Packets) -> ClockSteps:
     return ClockSteps(
         row=row, capture=packets.capture[row].astype(np.int64), frame=packets.frame[row],
         step_ns=np.array([one[1] for one in found], np.int64), stamped=np.array([one[2] for one in found], np.bool_),
+        untimely=find_untimely(packets),
     )  # fmt: skip
 
 
 def straighten(packets: Packets, steps: ClockSteps) -> Packets:
-    """The same packets on a clock that never stepped: times behind each step are moved by it."""
-    if not len(steps):
+    """The same packets on a clock that never stepped: times behind each step are moved by it, impossible ones mended."""
+    if not len(steps) and not len(steps.untimely):
         return packets
-    ts_ns = packets.ts_ns.copy()
+    ts_ns = with_times_of_neighbours(packets, steps.untimely)
     for row, capture, step_ns in zip(steps.row.tolist(), steps.capture.tolist(), steps.step_ns.tolist(), strict=True):
         ts_ns[row:][packets.capture[row:] == capture] -= step_ns
     groups = packets.fragments

@@ -102,7 +102,10 @@ class Seen:
                 kept, copies=kept.copies[copies], originals=kept.originals[copies], routed=kept.routed[copies],
                 legs=kept.legs[own[kept.legs] == capture], backward_rows=kept.backward_rows[own[kept.backward_rows] == capture],
             ),
-            steps=self.steps.take(self.steps.capture == capture), pieces=self.pieces.take(mine[self.pieces.fd // 2]),
+            steps=replace(
+                self.steps.take(self.steps.capture == capture), untimely=self.steps.untimely[own[self.steps.untimely] == capture]
+            ),
+            pieces=self.pieces.take(mine[self.pieces.fd // 2]),
             gaps=self.gaps.take(mine[self.gaps.fd // 2]), super_rows=self.super_rows[own[self.super_rows] == capture],
         )  # fmt: skip
 
@@ -133,7 +136,8 @@ def _of_capture(index: int, capture: Capture, seen: Seen, talk: Talk) -> Quality
         copies=len(kept.copies) + len(kept.legs), copy_frames=_first_frames(packets, kept.copies),
         routed_copies=int(kept.routed.sum()), leg_packets=len(kept.legs), leg_frames=_first_frames(packets, kept.legs),
         backward_steps=int(kept.backward_steps[index]), backward_max_ns=int(kept.backward_max_ns[index]),
-        backward_frames=_first_frames(packets, kept.backward_rows),
+        backward_frames=_first_frames(packets, np.union1d(kept.backward_rows, seen.steps.untimely)),
+        untimely=len(seen.steps.untimely),
         clock_steps=tuple(zip(seen.steps.frame.tolist(), seen.steps.step_ns.tolist(), strict=True)),
         super_segments=len(seen.super_rows), super_segment_frames=_first_frames(packets, seen.super_rows),
         cut_frames=int(packets.cut[rows].sum()), cut_frame_numbers=tuple(packets.frame[rows][packets.cut[rows]][:_SHOWN].tolist()),
@@ -168,7 +172,7 @@ def _issues(quality: Quality, filtered: Filtered, *, has_gaps: bool) -> tuple[st
         "duplicate-packets": quality.copies > 0,
         "filtered-capture": filtered is not Filtered.NO,
         "mid-stream-start": quality.midstream_flows > 0,
-        "misordered-packets": quality.backward_steps > 0,
+        "misordered-packets": quality.backward_steps + quality.untimely > 0,
         "offload-segments": quality.super_segments > 0,
         "one-way-capture": quality.one_way_flows > 0,
         "snaplen-cut": quality.cut_frames > 0,
@@ -183,6 +187,7 @@ def _defects(quality: Quality, capture: Capture, filtered: Filtered, *, packet_c
         packets=packet_count, unseen=quality.capture_loss_ratio, dropped=dropped / max(capture.frame_count + dropped, 1),
         one_way=quality.one_way_flows / max(quality.tcp_flows, 1), midstream=quality.midstream_flows / max(quality.tcp_flows, 1),
         snapped=quality.cut_frames / max(packet_count, 1), copied=quality.copies / max(packet_count, 1),
-        misordered=quality.backward_steps > 0, clock_stepped=bool(quality.clock_steps), offloaded=quality.super_segments > 0,
+        misordered=quality.backward_steps + quality.untimely > 0, clock_stepped=bool(quality.clock_steps),
+        offloaded=quality.super_segments > 0,
         cut=capture.cut_at is not None, filtered=filtered,
     )  # fmt: skip

@@ -251,6 +251,8 @@ class Quality:
     """Records whose time lies before that of the record before them."""
     backward_max_ns: int
     backward_frames: tuple[int, ...] = ()
+    untimely: int = 0
+    """Single records whose times their connections contradict; they were given those of the records before them."""
     """A few frame numbers of such records."""
     clock_steps: tuple[tuple[int, int], ...] = ()
     """(first frame behind it, how far the capture's clock jumped in ns); times behind a step were moved back by it."""

@@ -1,0 +1,94 @@
+"""Single impossible times are mended; what has another explanation keeps its times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from pcapdiag.findings import Domain, FindingKind
+from pcapdiag.flows.untimely import find_untimely, with_times_of_neighbours
+from pcapdiag.pipeline import diagnose
+from tests.wire import Recording, Wire
+
+S = 1_000_000_000
+
+
+class Odd(Recording):
+    """The same records in the same places, some with other times."""
+
+    def __init__(self, whole: Recording, change: Callable[[int, int], int]) -> None:
+        self._whole, self._change = whole, change
+
+    def frames(self) -> list[tuple[int, bytes]]:
+        return [(self._change(i, ts_ns), frame) for i, (ts_ns, frame) in enumerate(self._whole.frames())]
+
+    def sights(self) -> list[tuple[int, int, bytes]]:
+        return self._whole.sights()
+
+
+def talk() -> Wire:
+    wire = Wire(rtt_ms=30).handshake()
+    for _ in range(4):
+        wire.http_get(body=60_000, think_ms=100)
+    return wire.close()
+
+
+def shifted(every: int, seconds: float) -> Callable[[int, int], int]:
+    return lambda i, ts_ns: ts_ns + round(seconds * S) * (i % every == 3)
+
+
+@pytest.mark.parametrize("seconds", [-5, -0.5, 5])
+@pytest.mark.parametrize("every", [7, 20])
+def test_the_diagnosis_is_that_of_right_times(seconds: float, every: int) -> None:
+    plain, odd = talk().trace(), Odd(talk(), shifted(every, seconds)).trace()
+    assert odd.quality[0].untimely > 3
+    assert "misordered-packets" in odd.quality[0].issues
+    assert odd.quality[0].unseen_bytes == plain.quality[0].unseen_bytes == 0
+    findings = diagnose(odd).findings
+    assert [f.code for f in findings if f.conclusion.kind is FindingKind.CAUSE and f.domain is Domain.NETWORK] == []
+    assert [f.code for f in findings if f.conclusion.kind is FindingKind.CAPTURE] == ["misordered-packets"]
+
+
+def test_only_the_odd_records_are_touched() -> None:
+    odd = Odd(talk(), shifted(7, -5)).trace().packets
+    plain = talk().trace().packets
+    changed = np.flatnonzero(odd.ts_ns != plain.ts_ns)
+    assert set(changed.tolist()) <= set(range(3, len(plain), 7))
+    assert (np.diff(odd.ts_ns) >= 0).all()
+
+
+def test_two_odd_records_prove_nothing() -> None:
+    plain = talk().trace().packets
+    assert len(find_untimely(Odd(talk(), lambda i, ts_ns: ts_ns - 5 * S * (i in {20, 40})).trace().packets)) == 0
+    assert len(find_untimely(plain)) == 0
+
+
+def test_files_laid_one_behind_the_other_keep_their_times() -> None:
+    """`mergecap -a`: the second half is a minute older."""
+    count = len(talk().frames())
+    packets = Odd(talk(), lambda i, ts_ns: ts_ns - 60 * S * (i > count // 2)).trace().packets
+    assert len(find_untimely(packets)) == 0
+
+
+def test_records_held_up_on_their_way_into_the_file_are_sorted_by_time() -> None:
+    """A queue written a second late: its records lie behind later ones of the same direction, and their numbers say so."""
+
+    class HeldUp(Odd):
+        def frames(self) -> list[tuple[int, bytes]]:
+            frames = self._whole.frames()
+            for i in range(10, len(frames) - 6, 9):
+                frames.insert(i + 5, frames.pop(i))
+            begin_ns = frames[0][0]
+            return [(begin_ns + 40 * (ts_ns - begin_ns), frame) for ts_ns, frame in frames]
+
+    assert len(find_untimely(HeldUp(talk(), lambda _, ts_ns: ts_ns).trace().packets)) == 0
+
+
+def test_times_come_from_the_record_before() -> None:
+    packets = talk().trace().packets
+    rows = np.array([0, 5, 6])
+    times = with_times_of_neighbours(packets, rows)
+    assert times[rows].tolist() == [packets.ts_ns[1], packets.ts_ns[4], packets.ts_ns[4]]
+    assert (np.delete(times, rows) == np.delete(packets.ts_ns, rows)).all()
