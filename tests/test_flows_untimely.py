@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,9 +87,20 @@ def test_records_held_up_on_their_way_into_the_file_are_sorted_by_time() -> None
     assert len(find_untimely(HeldUp(talk(), lambda _, ts_ns: ts_ns).trace().packets)) == 0
 
 
-def test_times_come_from_the_record_before() -> None:
+def test_one_error_of_all_is_taken_out() -> None:
     packets = talk().trace().packets
-    rows = np.array([0, 5, 6])
-    times = with_times_of_neighbours(packets, rows)
-    assert times[rows].tolist() == [packets.ts_ns[1], packets.ts_ns[4], packets.ts_ns[4]]
+    rows = np.arange(3, len(packets), 7)
+    wrong = packets.ts_ns.copy()
+    wrong[rows] -= 5 * S
+    times = with_times_of_neighbours(replace(packets, ts_ns=wrong), rows)
+    assert np.abs(times - packets.ts_ns).max() < S // 1_000
+
+
+def test_errors_that_differ_give_way_to_the_record_before() -> None:
+    packets = talk().trace().packets
+    rows = np.array([0, 5, 6, 40])
+    wrong = packets.ts_ns.copy()
+    wrong[rows] -= np.array([3, 7, 2, 9]) * S
+    times = with_times_of_neighbours(replace(packets, ts_ns=wrong), rows)
+    assert times[rows].tolist() == packets.ts_ns[[1, 4, 4, 39]].tolist()
     assert (np.delete(times, rows) == np.delete(packets.ts_ns, rows)).all()

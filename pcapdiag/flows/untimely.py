@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pcapdiag.columns import I64, Bools, Rows
+from pcapdiag.flows.segmented import LOWEST
 from pcapdiag.packets.table import TCP, Packets
 
 _MISORDERED_NS = 100_000_000
@@ -85,12 +86,28 @@ def _signed(difference: I64) -> I64:
 
 
 def with_times_of_neighbours(packets: Packets, rows: Rows) -> I64:
-    """All times, those of the given rows taken from the record before each, or behind it at the begin of its file."""
+    """All times, those of the given rows mended: they lie between the records before and behind them.
+
+    Where one and the same error fits all that are too early (or too late) it is taken out; else the record before says when.
+    """
     ts_ns: I64 = packets.ts_ns.copy()
-    good = np.ones(len(packets), np.bool_)
+    place, count = np.arange(len(packets)), len(packets)
+    good = np.ones(count, np.bool_)
     good[rows] = False
-    before = np.maximum.accumulate(np.where(good, np.arange(len(packets)), -1))[rows]
-    behind = np.minimum.accumulate(np.where(good, np.arange(len(packets)), len(packets))[::-1])[::-1][rows]
-    inside = (before >= 0) & (packets.capture[np.maximum(before, 0)] == packets.capture[rows])
-    ts_ns[rows] = packets.ts_ns[np.where(inside, before, np.minimum(behind, len(packets) - 1))]
+    before = np.maximum.accumulate(np.where(good, place, -1))[rows]
+    behind = np.minimum.accumulate(np.where(good, place, count)[::-1])[::-1][rows]
+    own = packets.capture[rows]
+    has_before = (before >= 0) & (packets.capture[np.maximum(before, 0)] == own)
+    has_behind = (behind < count) & (packets.capture[np.minimum(behind, count - 1)] == own)
+    low = packets.ts_ns[np.where(has_before, before, np.minimum(behind, count - 1))]
+    high = np.maximum(packets.ts_ns[np.where(has_behind, behind, np.maximum(before, 0))], low)
+    for mine in (ts_ns[rows] < low, ts_ns[rows] >= low):
+        error_ns = _common(ts_ns[rows] - high, ts_ns[rows] - low, mine)
+        ts_ns[rows[mine]] = low[mine] if error_ns is None else np.clip(packets.ts_ns[rows] - error_ns, low, high)[mine]
     return ts_ns
+
+
+def _common(least_ns: I64, most_ns: I64, mine: Bools) -> int | None:
+    """An error that lies within the bounds of all."""
+    least, most = int(least_ns[mine].max(initial=LOWEST)), int(most_ns[mine].min(initial=-LOWEST))
+    return (least + most) // 2 if LOWEST < least <= most else None
