@@ -10,7 +10,6 @@ import numpy as np
 
 from pcapdiag.capture.frames import Capture, Interface
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.gather import exchanges_of
 from pcapdiag.exchanges.table import Call, Calls, Exchange, Outcome, Protocol
 from pcapdiag.findings import Conclusion, Detector, Diagnosis, Domain, Failure, FindingKind, rank, verdict
 from pcapdiag.flows.table import Flows, Quality, Vantage, VantageOpinion
@@ -30,6 +29,7 @@ from pcapdiag.stalls.sign import (
     Tier,
 )
 from pcapdiag.trace import Tables
+from tests.exchange_rows import exchanges_of
 
 START_NS = 1_767_323_045_678_901_234
 """2026-01-02T03:04:05.678901234Z."""

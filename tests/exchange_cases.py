@@ -11,10 +11,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.gather import exchanges_of
 from pcapdiag.exchanges.table import Call, Calls, Exchange, Outcome, Protocol
 from pcapdiag.packets.table import UDP
 from pcapdiag.stalls.sign import Confidence, Frame, Label, OfCall, OfExchange, OfFlow, Sign, Tier
+from tests.exchange_rows import exchanges_of
 from tests.wire import Wire, merge
 
 if TYPE_CHECKING:

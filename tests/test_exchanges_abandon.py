@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pcapdiag.exchanges.abandon import identity, settle_abandoned
-from pcapdiag.exchanges.draft import Draft
-from pcapdiag.exchanges.table import Outcome, Protocol
+import numpy as np
+
+from pcapdiag.exchanges.abandon import settle_abandoned
+from pcapdiag.exchanges.drafted import gather
+from pcapdiag.exchanges.landing import Landed
+from pcapdiag.exchanges.table import CODES, OUTCOMES, Outcome, Protocol
+from pcapdiag.exchanges.unsettled import Unsettled
 from tests.paired import ms, paired, request, response
 from tests.wire import Wire, merge
 
@@ -58,10 +62,18 @@ def test_a_syn_goes_to_the_request_that_failed_before_the_connect_that_waits() -
     assert ms(late.end_ns) == 420
 
 
-def test_attempts_are_told_by_family_and_name() -> None:
-    assert identity(Draft(0, Protocol.SSE, "POST /a")) == identity(Draft(0, Protocol.HTTP1, "POST /a"))
-    assert identity(Draft(0, Protocol.GRPC, "POST /a")) != identity(Draft(0, Protocol.HTTP1, "POST /a"))
+def test_another_protocol_family_is_another_request() -> None:
+    read = paired(merge(dead(), again()))
+    hung = next(row.id for row in read.exchanges if row.facts.get("abandoned"))
+    for protocol, outcome in ((Protocol.HTTP1, Outcome.ABORTED), (Protocol.SSE, Outcome.ABORTED), (Protocol.GRPC, Outcome.INCOMPLETE)):
+        table = read.exchanges.take(np.arange(len(read.exchanges)))
+        unsettled = Unsettled(table, table.request_end_ns, table.part_of >= 0, list(table.facts))
+        table.protocol[hung], table.outcome[hung], table.end_ns[hung] = CODES[protocol], CODES[Outcome.INCOMPLETE], read.packets.ts_ns.max()
+        settle_abandoned(unsettled, read.tcp)
+        assert OUTCOMES[table.outcome[hung]] is outcome
 
 
 def test_nothing_to_settle_changes_nothing() -> None:
-    settle_abandoned([], paired(Wire().handshake()).tcp)
+    unsettled = Unsettled.of([Landed.given(gather([]))])
+    settle_abandoned(unsettled, paired(Wire().handshake()).tcp)
+    assert len(unsettled.settled()) == 0

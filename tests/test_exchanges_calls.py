@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from pcapdiag.exchanges.calls import make_calls
-from pcapdiag.exchanges.gather import exchanges_of
 from pcapdiag.exchanges.table import Calls, Exchange, Outcome, Protocol
+from tests.exchange_rows import exchanges_of
 from tests.paired import paired
 from tests.wire import Wire, merge
 

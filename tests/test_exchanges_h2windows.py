@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcapdiag.exchanges.h2log import H2Kind, H2Log
+from pcapdiag.exchanges.h2log import H2Log
 from pcapdiag.exchanges.h2windows import DEFAULT_WINDOW, Windows, find_pauses
+from pcapdiag.protocols.http2_rows import H2Kind
 
 MS = 1_000_000
 SENT, GAVE = 1, 0

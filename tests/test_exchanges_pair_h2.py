@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pcapdiag.exchanges.fields import UNKNOWN_NAME
-from pcapdiag.exchanges.h2log import H2Kind, H2Rows, make_log
+from pcapdiag.exchanges.h2log import make_log
+from pcapdiag.exchanges.pair_h2 import H2Reading
 from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.losses import Loss
+from pcapdiag.protocols.http2_rows import H2Kind
 from tests.paired import Read, paired
 from tests.wire import Recording, Wire
 from tests.wire_h2 import PREFACE, RESPONSE, Blocks, data, frame, goaway, ping, reset, settings, window_update
@@ -203,7 +205,7 @@ def test_the_log_keeps_what_flow_control_needs() -> None:
 
 
 def test_a_log_without_rows(wire: type[Wire]) -> None:
-    assert len(make_log(H2Rows(), paired(wire().handshake()).streams)) == 0
+    assert len(make_log(H2Reading().streams().logged(), paired(wire().handshake()).streams)) == 0
 
 
 def test_a_start_in_the_middle_keeps_what_it_can() -> None:

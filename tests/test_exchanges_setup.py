@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pcapdiag.exchanges.drafted import gather
+from pcapdiag.exchanges.landing import Landed
 from pcapdiag.exchanges.setup import attach_setup
 from pcapdiag.exchanges.table import Exchange, Outcome, Protocol
+from pcapdiag.exchanges.unsettled import Unsettled
 from tests.paired import Read, ms, paired, request, response
 from tests.test_exchanges_lookups import AAAA, answer, query, resolver
 from tests.test_protocols_dns import V4, V6
@@ -112,5 +115,7 @@ class TestLookups:
 
 def test_nothing_to_attach_changes_nothing() -> None:
     read = paired(Wire().send(request()).reply(response()))
-    attach_setup([], [], read.tcp, read.packets.addresses)
+    unsettled = Unsettled.of([Landed.given(gather([]))])
+    attach_setup(unsettled, {}, read.tcp, read.packets.addresses)
+    assert len(unsettled.settled()) == 0
     assert read.applications[0].setup == ()

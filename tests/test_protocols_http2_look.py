@@ -1,4 +1,4 @@
-"""A reader that looks bytes up gives the events of one that is fed all of them, whatever is missing or damaged."""
+"""A reader that looks bytes up gives the rows of one that is fed all of them, whatever is missing or damaged."""
 
 from __future__ import annotations
 
@@ -10,21 +10,33 @@ from hypothesis import strategies as st
 
 from pcapdiag.exchanges import tape as tapes
 from pcapdiag.exchanges.tape import Piece, Tape
-from pcapdiag.protocols.events import DataReceived, Event, HeadersReceived, Side
+from pcapdiag.protocols.events import DataReceived, Event, HeadersReceived, Side, WindowUpdated
 from pcapdiag.protocols.http2 import Http2Reader
 from pcapdiag.protocols.http2_look import LookingHttp2Reader
+from pcapdiag.protocols.http2_rows import ROW_LEN, FrameRows, H2Kind
 from tests import wire_h2 as wire
 
+Told = tuple[list[tuple[int, ...]], list[Event]]
+"""Rows, header sections in place of their numbers; and the events that are more than rows."""
 
-def fed(pieces: list[Piece], side: Side, *, start: bool) -> list[Event]:
-    reader = Http2Reader(side, preface_expected=start, at=pieces[0][0])
+
+def told(rows: FrameRows, events: list[Event]) -> Told:
+    numbers = [tuple(rows.numbers[at : at + ROW_LEN]) for at in range(0, len(rows.numbers), ROW_LEN)]
+    bodies = [rows.bodies.get(number, ()) for number in range(len(rows))]
+    sections = [rows.sections[row[4]] if row[2] == H2Kind.HEADERS else row[4] for row in numbers]
+    more = [event for event in events if not isinstance(event, DataReceived | HeadersReceived | WindowUpdated)]
+    return [(*row[:4], section, *row[5:], *body) for row, section, body in zip(numbers, sections, bodies, strict=True)], more
+
+
+def fed(pieces: list[Piece], side: Side, *, start: bool) -> Told:
+    reader, rows = Http2Reader(side, preface_expected=start, at=pieces[0][0]), FrameRows()
     events = [e for a, b, data in pieces for e in (reader.skip(b - a) if data is None else reader.feed(data))]
-    return events + reader.finish()
+    return told(rows, rows.taken(events + reader.finish()))
 
 
-def shown(pieces: list[Piece], side: Side, *, start: bool) -> list[Event]:
-    reader = LookingHttp2Reader(side, preface_expected=start, at=pieces[0][0])
-    return [*Tape.of_bytes(pieces).show(reader), *reader.finish()]
+def shown(pieces: list[Piece], side: Side, *, start: bool) -> Told:
+    reader, rows = LookingHttp2Reader(side, preface_expected=start, at=pieces[0][0]), FrameRows()
+    return told(rows, list(Tape.of_bytes(pieces).show(reader, rows)))
 
 
 @pytest.fixture(params=[1 << 20, 40])
@@ -76,8 +88,9 @@ def test_the_payload_of_data_is_never_looked_at() -> None:
             return super().around(at)
 
     strips = [(at, min(at + 1_448, len(data)), data[at : at + 1_448]) for at in range(0, len(data), 1_448)]
-    events = list(Counted.of_bytes(strips).show(LookingHttp2Reader(Side.CLIENT, preface_expected=True)))
-    assert [type(event) for event in events[2:]] == [HeadersReceived, *[DataReceived] * 3, HeadersReceived]
+    rows = FrameRows()
+    list(Counted.of_bytes(strips).show(LookingHttp2Reader(Side.CLIENT, preface_expected=True), rows))
+    assert [row[2] for row in told(rows, [])[0]] == [H2Kind.SETTINGS, H2Kind.HEADERS, *[H2Kind.DATA] * 3, H2Kind.HEADERS]
     assert (len(looked_at), len(strips)) == (4, 34)
 
 
@@ -94,7 +107,5 @@ def test_memory_of_blocks_is_shared_and_exact() -> None:
     ]
     assert reads[0] == reads[1][:2]
     assert reads[0][1].headers is reads[1][1].headers, "decoded once"
-    assert (
-        reads[1][2:]
-        == [e for e in fed([(0, len(same[1] + other), same[1] + other)], Side.CLIENT, start=True) if isinstance(e, HeadersReceived)][2:]
-    )
+    alone = LookingHttp2Reader(Side.CLIENT, preface_expected=True).feed(same[1] + other)
+    assert reads[1] == [e for e in alone if isinstance(e, HeadersReceived)]

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pcapdiag.exchanges.gather import exchanges_of
 from pcapdiag.exchanges.table import Call, Calls, Outcome
 from pcapdiag.stalls import keep_ledger
 from pcapdiag.stalls.sign import Confidence, Frame, Label, OfCall, OfExchange, OfFlow, Sign, Tier
 from tests.exchange_cases import exchanges, signs, trace_of
+from tests.exchange_rows import exchanges_of
 from tests.wire import Wire
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.gather import exchanges_of
 from pcapdiag.exchanges.table import Exchange, Outcome, Protocol
 from pcapdiag.stalls.phases import Part, Phases
+from tests.exchange_rows import exchanges_of
 from tests.wire import START_NS, Recording, Wire, merge
 
 if TYPE_CHECKING:

@@ -28,11 +28,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.h2log import H2Kind, H2Log
+from pcapdiag.exchanges.h2log import H2Log
 from pcapdiag.exchanges.h2windows import Pause, find_pauses
 from pcapdiag.exchanges.table import Exchange
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
 from pcapdiag.flows.rtt import RoundTrips
+from pcapdiag.protocols.http2_rows import H2Kind
 from pcapdiag.stalls.evidence import frames_of
 from pcapdiag.stalls.ledger import Ledger
 from pcapdiag.stalls.sign import Confidence, Label, OfExchange, Sign, Tier

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.draft import Draft, Ending
-from pcapdiag.exchanges.h2log import H2Rows
 from pcapdiag.exchanges.lookups import DNS_PORT, Lookup, pair_dns_over_tcp
-from pcapdiag.exchanges.pair_h2 import H2Memo, H2Pairing
+from pcapdiag.exchanges.pair_h2 import H2Reading
 from pcapdiag.exchanges.pair_http1 import Http1Pairing, Tunnel
 from pcapdiag.exchanges.pair_tls import TlsPairing
 from pcapdiag.exchanges.table import Protocol
@@ -36,7 +35,7 @@ class Readings:
     """What the bytes of all connections said, before any time is looked up."""
 
     drafts: list[Draft] = field(default_factory=list)
-    h2_rows: H2Rows = field(default_factory=H2Rows)
+    h2: H2Reading = field(default_factory=H2Reading)
     tls: list[TlsPairing] = field(default_factory=list)
     lookups: list[Lookup] = field(default_factory=list)
     """Over TCP."""
@@ -53,24 +52,28 @@ class Chooser:
     losses: Losses
     room: Room | None = None
     readings: Readings = field(default_factory=Readings)
-    h2_memo: H2Memo = field(default_factory=H2Memo)
+    _unseen: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Direction -> how far holes reach that were acknowledged."""
 
     def read(self, flows: Iterable[int]) -> Readings:
         """Reads these flows, which all carried bytes."""
         gaps = self.tcp.gaps
-        unseen: dict[int, tuple[int, int]] = {}
         for fd, start, stop in zip(gaps.fd.tolist(), gaps.start.tolist(), gaps.stop.tolist(), strict=True):
-            low, high = unseen.get(fd, (start, stop))
-            unseen[fd] = min(low, start), max(high, stop)
+            low, high = self._unseen.get(fd, (start, stop))
+            self._unseen[fd] = min(low, start), max(high, stop)
         held = 0
         for flow in flows:
-            client, server = (Tape.of(self.streams, fd, unseen.get(fd)) for fd in (2 * flow, 2 * flow + 1))
+            client, server = self.tape(2 * flow), self.tape(2 * flow + 1)
             self._read(flow, client, server)
             held += client.stop - client.start + server.stop - server.start
             if held > _HELD_LEN and self.room is not None:
                 self.room.release()
                 held = 0
         return self.readings
+
+    def tape(self, fd: int) -> Tape:
+        """The bytes of one direction."""
+        return Tape.of(self.streams, fd, self._unseen.get(fd))
 
     def _read(self, flow: int, client: Tape, server: Tape) -> None:
         flows = self.tcp.flows
@@ -103,8 +106,7 @@ class Chooser:
             if tunnel is not None and tunnel.draft.protocol is not Protocol.WEBSOCKET and depth < _TUNNELS:
                 self._read_tunnel(flow, tunnel, client.behind(tunnel.client_at), server.behind(tunnel.server_at), depth + 1)
         elif application is Application.HTTP2:
-            frames = H2Pairing(flow, whole, self.losses, capture, self.readings.h2_rows, self.h2_memo)
-            self.readings.drafts += frames.pair(client, server, closed=closed)
+            self.readings.h2.read(flow, client, server, whole=whole, closed=closed, losses=self.losses, capture=capture)
         elif application is Application.TLS:
             talks = [Talk.read(tape, synced=whole, losses=self.losses, capture=capture) for tape in (client, server)]
             self.readings.tls.append(TlsPairing(flow, *talks))
@@ -113,11 +115,9 @@ class Chooser:
         """Reads what a connection carries behind CONNECT (RFC 9110 section 9.3.6) or an upgrade to HTTP/2."""
         application = _spoken(client, server)
         if tunnel.draft.status == "101" and application is Application.HTTP2:
-            pairing = H2Pairing(flow, True, self.losses, int(self.tcp.flows.capture[flow]), self.readings.h2_rows, self.h2_memo)
-            tunnel.draft.ending, tunnel.draft.response = Ending.OPEN, []
-            tunnel.draft.protocol = Protocol.H2
-            pairing.adopt(tunnel.draft)
-            self.readings.drafts += [draft for draft in pairing.pair(client, server, closed=False) if draft is not tunnel.draft]
+            self.readings.h2.adopt(flow, tunnel.draft)
+            capture = int(self.tcp.flows.capture[flow])
+            self.readings.h2.read(flow, client, server, whole=True, closed=False, losses=self.losses, capture=capture)
         elif application is not Application.UNKNOWN:
             self._read_as(application, flow, client, server, whole=True, depth=depth)
 

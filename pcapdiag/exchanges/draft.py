@@ -1,24 +1,20 @@
-"""An exchange while it is put together: byte offsets first; times are looked up later, for all of them at once."""
+"""An exchange while it is put together: byte offsets; times are looked up later, for all of them at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum
-from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.table import Outcome, Protocol
-from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Span = tuple[int, int]
-Facts = dict[str, str | int | float | bool | None]
-
-BY_WHOM: Final = ("client", "server")
-"""Who sends in a direction."""
+Fact = str | int | float | bool | None
+Facts = dict[str, Fact]
 
 
 class Ending(Enum):
@@ -71,41 +67,10 @@ class Draft:
     request_acked_ns: int = NEVER
     first_byte_ns: int = NEVER
     end_ns: int = NEVER
-    response_acked_ns: int = NEVER
-    """First ACK that covers the last response byte."""
-    progress_ns: int = NEVER
-    """When its last byte came, of either direction; NEVER for set-up outside TCP streams."""
     given_up_ns: tuple[int, int] | None = None
     """The client stopped waiting between these times, and no packet says when."""
     tries: tuple[int, ...] = ()
     frames: tuple[tuple[int, int], ...] = ()
-    part_of: Draft | None = None
-    setup: tuple[Draft, ...] = ()
-    id: int = -1
-    """Its position among all exchanges, once they are in order."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Field by field: drafts travel between processes by the ten thousand."""
-        return Draft, _fields_of(self)
-
-    @property
-    def is_setup(self) -> bool:
-        """A lookup, connect or handshake."""
-        return self.protocol is Protocol.CONNECT or self.protocol is Protocol.TLS_HANDSHAKE or self.protocol is Protocol.DNS
-
-    @property
-    def client_fd(self) -> int:
-        """The direction of its request."""
-        return 2 * self.flow + CLIENT_TO_SERVER
-
-    @property
-    def server_fd(self) -> int:
-        """The direction of its response."""
-        return 2 * self.flow + SERVER_TO_CLIENT
-
-    def order(self) -> tuple[int, int, int]:
-        """Its place among all exchanges: by start, flow, first offset."""
-        return self.start_ns, self.flow, (self.request or self.response or ((0, 0),))[0][0]
 
     @property
     def request_len(self) -> int:
@@ -116,9 +81,6 @@ class Draft:
     def response_len(self) -> int:
         """Bytes of the response."""
         return total_len(self.response)
-
-
-_fields_of = attrgetter(*(field.name for field in fields(Draft)))
 
 
 def total_len(spans: list[Span]) -> int:

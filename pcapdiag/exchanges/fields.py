@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pcapdiag.exchanges.draft import Draft, Facts
 from pcapdiag.exchanges.table import Outcome, Protocol
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pcapdiag.protocols.events import Headers
-
-_T = TypeVar("_T")
 
 UNKNOWN_NAME: Final = "(request not captured)"
 """Name of an exchange whose request was not captured."""
@@ -27,8 +25,6 @@ _OF_RESPONSE: Final = frozenset(
     }
 )  # fmt: skip
 _FAMILIES: Final = ("x-ratelimit-", "anthropic-ratelimit-")
-_SECTIONS: Final = 1 << 12
-"""Header sections remembered."""
 _ATTEMPTS: Final = frozenset({"x-stainless-retry-count", "grpc-previous-rpc-attempts"})
 
 
@@ -81,38 +77,8 @@ class ResponseWords(NamedTuple):
     encoded: bool
 
 
-class Words:
-    """Works out once what the same header section says each time it comes."""
-
-    __slots__ = ("_requests", "_responses")
-
-    def __init__(self) -> None:
-        self._requests: dict[int, tuple[Headers, RequestWords]] = {}
-        self._responses: dict[int, tuple[Headers, ResponseWords]] = {}
-
-    def of_request(self, headers: Headers) -> RequestWords:
-        """What a request says."""
-        known = self._requests.get(id(headers))
-        if known is None:
-            _make_room(self._requests)
-            known = self._requests[id(headers)] = headers, _request_words(headers)  # kept, so that no other section gets its id
-        return known[1]
-
-    def of_response(self, headers: Headers) -> ResponseWords:
-        """What a response says."""
-        known = self._responses.get(id(headers))
-        if known is None:
-            _make_room(self._responses)
-            known = self._responses[id(headers)] = headers, _response_words(headers)
-        return known[1]
-
-
-def _make_room(known: dict[int, _T]) -> None:
-    if len(known) >= _SECTIONS:
-        known.clear()
-
-
-def _request_words(headers: Headers) -> RequestWords:
+def request_words(headers: Headers) -> RequestWords:
+    """Of a whole section."""
     said = Draft(0, Protocol.H2, "")
     keep_request(said, headers)
     named = ":method" in headers or ":path" in headers
@@ -120,7 +86,8 @@ def _request_words(headers: Headers) -> RequestWords:
     return RequestWords(name, said.facts, said.deadline_ns, said.attempt, is_grpc(headers))
 
 
-def _response_words(headers: Headers) -> ResponseWords:
+def response_words(headers: Headers) -> ResponseWords:
+    """Of a whole section."""
     facts: Facts = {}
     keep_response(facts, headers)
     return ResponseWords(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pcapdiag.exchanges.h2log import H2Kind
+from pcapdiag.protocols.http2_rows import H2Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

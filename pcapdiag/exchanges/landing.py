@@ -1,68 +1,195 @@
-"""Turns the byte offsets of all drafts into times and frames, in a few look-ups over all of them."""
+"""Turns the byte offsets of exchanges into times and frames, and decides what ended each of them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.draft import BY_WHOM, Draft, Ending
-from pcapdiag.exchanges.table import Outcome
+from pcapdiag.exchanges.draft import Ending
+from pcapdiag.exchanges.drafted import ENDINGS
+from pcapdiag.exchanges.ragged import Ragged
+from pcapdiag.exchanges.table import CODES, Outcome
 from pcapdiag.flows.pieces import key
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Vantage
 
 if TYPE_CHECKING:
-    from pcapdiag.columns import I64
+    from pcapdiag.columns import I64, Bools, Rows
+    from pcapdiag.exchanges.drafted import Drafted
+    from pcapdiag.exchanges.table import Exchanges
     from pcapdiag.flows.table import Flows, TcpTables
     from pcapdiag.packets.table import Packets
     from pcapdiag.streams import Streams
 
 _UNACKED_NS: Final = 1_000_000_000
 """Bytes that nobody acknowledged for this long did not arrive: delayed ACKs take half of it (RFC 9293 section 3.8.6.3)."""
+_OPEN, _RESPONSE, _CLOSE, _TUNNEL, _UNSEEN, _GIVEN = (ENDINGS[ending] for ending in Ending)
+_ABORTED, _INCOMPLETE = CODES[Outcome.ABORTED], CODES[Outcome.INCOMPLETE]
 
 
-def land(drafts: list[Draft], packets: Packets, tcp: TcpTables, streams: Streams) -> None:
-    """Sets the times, frames and outcomes of drafts whose bytes lie in TCP streams."""
-    if not drafts:
-        return
-    frames = _Frames(packets, tcp, streams)
-    _time_requests([draft for draft in drafts if draft.request], streams, frames)
-    _time_responses([draft for draft in drafts if draft.response], tcp, streams, frames)
-    touched = sorted({draft.flow for draft in drafts})
-    closings, one_way = _closings(tcp.flows, touched), dict(zip(touched, tcp.flows.one_way[touched].tolist(), strict=True))
-    clipped_ns = int(packets.ts_ns.max())
-    cuts_ns = _cut_times(drafts, streams)
-    for draft in drafts:
-        _end(draft, cuts_ns.get(draft, []), closings[draft.flow], clipped_ns, both_ways=not one_way[draft.flow])
+@dataclass(frozen=True, slots=True, eq=False)
+class Landed:
+    """Exchanges with their times."""
+
+    exchanges: Exchanges
+    progress_ns: I64
+    """When the last byte of each came, of either direction; NEVER for set-up outside TCP streams."""
+
+    @classmethod
+    def given(cls, drafted: Drafted) -> Landed:
+        """Of exchanges whose times were known from the begin."""
+        return cls(drafted.exchanges, np.full(len(drafted.ending), NEVER))
 
 
-def _time_requests(asked: list[Draft], streams: Streams, frames: _Frames) -> None:
-    fd = np.asarray([draft.client_fd for draft in asked], np.int64)
-    first = np.asarray([draft.request[0][0] for draft in asked], np.int64)
-    last = np.asarray([draft.request[-1][1] - 1 for draft in asked], np.int64)
-    columns = (_seen(streams, fd, first), _seen(streams, fd, last), streams.in_order(fd, last), streams.acked(fd, last))
-    times = zip(*(column.tolist() for column in columns), frames.at(fd, first), frames.at(fd, last), strict=True)
-    for draft, (begin_ns, end_ns, in_order_ns, acked_ns, *cited) in zip(asked, times, strict=True):
-        draft.frames = _landmarks(*cited)
-        draft.start_ns = draft.request_start_ns = begin_ns
-        draft.request_end_ns, draft.request_in_order_ns, draft.request_acked_ns = end_ns, in_order_ns, acked_ns
+def land(drafted: Drafted, packets: Packets, tcp: TcpTables, streams: Streams) -> Landed:
+    """Sets the times, frames and outcomes of exchanges whose bytes lie in TCP streams."""
+    table = drafted.exchanges
+    if not len(table):
+        return Landed.given(drafted)
+    return _Landing(drafted, packets, tcp, streams).landed()
 
 
-def _time_responses(answered: list[Draft], tcp: TcpTables, streams: Streams, frames: _Frames) -> None:
-    fd = np.asarray([draft.server_fd for draft in answered], np.int64)
-    first = np.asarray([draft.response[0][0] for draft in answered], np.int64)
-    last = np.asarray([draft.response[-1][1] - 1 for draft in answered], np.int64)
-    ends = _behind_losses(streams.in_order(fd, last), fd, last, tcp)
-    columns = (streams.in_order(fd, first), ends, _seen(streams, fd, first), streams.acked(fd, last))
-    times = zip(*(column.tolist() for column in columns), frames.at(fd, first), frames.at(fd, last), strict=True)
-    for draft, (first_ns, last_ns, seen_ns, acked_ns, *cited) in zip(answered, times, strict=True):
-        draft.frames = _landmarks(*draft.frames, *cited)
-        draft.first_byte_ns, draft.response_acked_ns = first_ns, acked_ns
-        if draft.ending is not Ending.GIVEN:
-            draft.end_ns = last_ns
-        if draft.start_ns == NEVER:  # its request came before the capture began
-            draft.start_ns = seen_ns
+class _Landing:
+    """The columns of some exchanges while their times are set."""
+
+    def __init__(self, drafted: Drafted, packets: Packets, tcp: TcpTables, streams: Streams) -> None:
+        self._drafted, self._table = drafted, drafted.exchanges
+        self._packets, self._tcp, self._streams = packets, tcp, streams
+        self._clipped_ns = int(packets.ts_ns.max())
+        self._start, self._end, self._first = (
+            column.copy() for column in (self._table.start_ns, self._table.end_ns, self._table.first_byte_ns)
+        )
+        self._outcome, self._by = self._table.outcome.copy(), self._table.aborted_by.copy()
+        self._asked, self._answered = self._table.request.counts > 0, self._table.response.counts > 0
+
+    def landed(self) -> Landed:
+        """Everything, with its times."""
+        asked, answered = np.flatnonzero(self._asked), np.flatnonzero(self._answered)
+        times = {name: getattr(self._table, name).copy() for name in ("request_start_ns", "request_end_ns", "request_in_order_ns")}
+        times["request_acked_ns"] = self._table.request_acked_ns.copy()
+        fd, first, last = self._edges(asked, self._table.request, CLIENT_TO_SERVER)
+        times["request_start_ns"][asked] = self._start[asked] = _seen(self._streams, fd, first)
+        times["request_end_ns"][asked] = _seen(self._streams, fd, last)
+        times["request_in_order_ns"][asked] = self._streams.in_order(fd, last)
+        times["request_acked_ns"][asked] = self._streams.acked(fd, last)
+        landmarks = np.full((len(self._table), 4, 2), -1)
+        landmarks[asked, 0], landmarks[asked, 1] = self._frames(fd, first), self._frames(fd, last)
+        fd, first, last = self._edges(answered, self._table.response, SERVER_TO_CLIENT)
+        acked = self._time_responses(answered, fd, first, last)
+        landmarks[answered, 2], landmarks[answered, 3] = self._frames(fd, first), self._frames(fd, last)
+        progress = self._settle(times["request_end_ns"], times["request_acked_ns"], acked)
+        table = replace(
+            self._table, start_ns=self._start, first_byte_ns=self._first, end_ns=self._end, outcome=self._outcome, aborted_by=self._by,
+            frames=_distinct(landmarks), **times,
+        )  # fmt: skip
+        return Landed(table, progress)
+
+    def _edges(self, rows: Rows, spans: Ragged, direction: int) -> tuple[I64, I64, I64]:
+        """Direction, first and last byte of some exchanges that have such bytes."""
+        fd = 2 * self._table.flow[rows].astype(np.int64) + direction
+        return fd, spans.values[spans.begin[rows], 0], spans.values[spans.begin[rows + 1] - 1, 1] - 1
+
+    def _time_responses(self, rows: Rows, fd: I64, first: I64, last: I64) -> I64:
+        """Sets when responses came; gives for all exchanges the first ACK that covers the last byte of the response."""
+        self._first[rows] = self._streams.in_order(fd, first)
+        ends = _behind_losses(self._streams.in_order(fd, last), fd, last, self._tcp)
+        self._end[rows] = np.where(self._drafted.ending[rows] == _GIVEN, self._end[rows], ends)
+        unasked = self._start[rows] == NEVER  # the request came before the capture began
+        self._start[rows] = np.where(unasked, _seen(self._streams, fd, first), self._start[rows])
+        acked = np.full(len(self._table), NEVER)
+        acked[rows] = self._streams.acked(fd, last)
+        return acked
+
+    def _frames(self, fd: I64, offset: I64) -> I64:
+        """(capture, frame) of the byte at each offset; (-1, -1) where none was captured."""
+        segment = self._streams.segment_of(fd, offset)
+        row = self._tcp.segments.row[np.maximum(segment, 0)]
+        found = np.stack([self._packets.capture[row].astype(np.int64), self._packets.frame[row]], axis=1)
+        found[segment < 0] = -1
+        return found
+
+    def _settle(self, request_end: I64, request_acked: I64, acked: I64) -> I64:
+        """Decides what ended each exchange, and when; gives when the last byte of each came."""
+        ending, flow = self._drafted.ending, self._table.flow
+        self._start[self._start == NEVER] = self._clipped_ns  # nothing of it was ever seen: what names it lies behind a hole that stayed
+        unseen = ending == _UNSEEN
+        self._end[unseen] = np.where(request_acked != NEVER, request_acked, request_end)[unseen]
+        whole = ((ending == _RESPONSE) | (ending == _GIVEN) | unseen) & (self._end != NEVER)
+        answered = self._answered & (self._end != NEVER)
+        progress = np.where(answered & (ending != _GIVEN), self._end, request_end)
+        cut = self._cut(whole)
+        progress[~cut] = np.minimum(progress[~cut], self._clipped_ns)
+        undelivered = whole & ~cut & (ending == _RESPONSE) & ~self._tcp.flows.one_way[flow] & (acked == NEVER)
+        left = ~whole & ~cut
+        rows = np.flatnonzero(undelivered | left)
+        closings = _closings(self._tcp.flows, np.unique(flow[rows]).tolist())
+        last_ns = np.where(answered, self._end, self._start)
+        for row in rows.tolist():
+            mine = closings[int(flow[row])]
+            if left[row]:
+                self._end_with_connection(row, mine, int(last_ns[row]), is_acked=bool(acked[row] != NEVER))
+            else:
+                self._end_undelivered(row, mine)
+        fine = whole & ~cut
+        self._end[fine] = np.maximum(self._end[fine], self._start[fine])
+        return progress
+
+    def _cut(self, whole: Bools) -> Bools:
+        """Ends exchanges at their first cut if they are not whole before it; which of them."""
+        cuts = self._drafted.cuts
+        found = np.zeros(len(self._table), np.bool_)
+        if not len(cuts.values):
+            return found
+        fd, offset, outcome = cuts.values.T
+        # Sent by the client, or deliverable from the server.
+        times = np.where(fd & 1 == SERVER_TO_CLIENT, self._streams.in_order(fd, offset), _seen(self._streams, fd, offset))
+        of = np.repeat(np.arange(len(found)), cuts.counts)
+        order = np.lexsort((np.arange(len(of)), times, of))
+        first = order[np.unique(of[order], return_index=True)[1]]
+        row = of[first]
+        taken = times[first] < np.where(whole[row], self._end[row], NEVER)
+        first, row = first[taken], row[taken]
+        found[row] = True
+        self._end[row] = np.maximum(times[first], self._start[row])
+        self._outcome[row] = outcome[first]
+        self._by[row] = np.where(outcome[first] == _ABORTED, fd[first] & 1, -1)
+        return found
+
+    def _end_undelivered(self, row: int, closings: list[_Closing]) -> None:
+        """The client never acknowledged the end of the response: it closed before it came, or still waits for it."""
+        if self._table.facts[self._table.fact[row]].get("sse_done"):
+            return  # clients of token streams leave before the last chunk says that there is no more
+        left_ns = next((closing.at_ns for closing in closings if closing.direction == CLIENT_TO_SERVER), NEVER)
+        if self._start[row] <= left_ns < NEVER:
+            self._end[row], self._outcome[row], self._by[row] = left_ns, _ABORTED, CLIENT_TO_SERVER
+        elif left_ns == NEVER and not closings and self._clipped_ns - self._end[row] > _UNACKED_NS:
+            self._end[row], self._outcome[row] = self._clipped_ns, _INCOMPLETE
+
+    def _end_with_connection(self, row: int, closings: list[_Closing], last_ns: int, *, is_acked: bool) -> None:
+        """What its own bytes do not end ends with the connection, or with the capture."""
+        ending = int(self._drafted.ending[row])
+        for closing in closings:
+            half_closed = closing.direction == CLIENT_TO_SERVER and not closing.is_reset and closing.at_ns < last_ns
+            if closing.at_ns < self._start[row] or (half_closed and is_acked):
+                continue  # closed before it began, or by a client that still wanted its answer
+            still_delivers = closing.direction != CLIENT_TO_SERVER and not closing.is_reset
+            self._end[row] = max(closing.at_ns, last_ns) if still_delivers else closing.at_ns
+            if not closing.is_reset and (ending == _TUNNEL or (ending == _CLOSE and closing.direction)):
+                return
+            self._outcome[row], self._by[row] = _ABORTED, closing.direction
+            return
+        self._end[row], self._outcome[row] = max(self._clipped_ns, int(self._start[row])), _INCOMPLETE
+
+
+def _distinct(landmarks: I64) -> Ragged:
+    """The (capture, frame) pairs of each row that exist, each once, in their order."""
+    kept = landmarks[:, :, 0] >= 0
+    for later in range(1, landmarks.shape[1]):
+        for earlier in range(later):
+            kept[:, later] &= (landmarks[:, later] != landmarks[:, earlier]).any(axis=1)
+    return Ragged(np.concatenate([[0], np.cumsum(kept.sum(axis=1))]), landmarks[kept])
 
 
 def _seen(streams: Streams, fd: I64, offset: I64) -> I64:
@@ -97,25 +224,6 @@ def _behind_losses(end_ns: I64, fd: I64, last: I64, tcp: TcpTables) -> I64:
     return np.where(hit, np.maximum(end_ns, through[before]), end_ns)
 
 
-class _Frames:
-    """Which frames carried bytes first."""
-
-    def __init__(self, packets: Packets, tcp: TcpTables, streams: Streams) -> None:
-        self._packets, self._row, self._streams = packets, tcp.segments.row, streams
-
-    def at(self, fd: I64, offset: I64) -> list[tuple[int, int]]:
-        """(capture, frame) of the byte at each offset; (-1, -1) where none was captured."""
-        segment = self._streams.segment_of(fd, offset)
-        row = self._row[np.maximum(segment, 0)]
-        capture = np.where(segment < 0, -1, self._packets.capture[row].astype(np.int64))
-        return list(zip(capture.tolist(), np.where(segment < 0, -1, self._packets.frame[row]).tolist(), strict=True))
-
-
-def _landmarks(*frames: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Frames that exist, each once."""
-    return tuple(dict.fromkeys(frame for frame in frames if frame[0] >= 0))
-
-
 class _Closing(NamedTuple):
     """Something that ends a connection, and the direction it came from."""
 
@@ -136,63 +244,3 @@ def _closings(flows: Flows, rows: list[int]) -> dict[int, list[_Closing]]:
         )
         for flow, (client_fin, server_fin, rst, rst_direction) in zip(rows, times, strict=True)
     }
-
-
-def _cut_times(drafts: list[Draft], streams: Streams) -> dict[Draft, list[int]]:
-    """When each of a draft's cuts took effect at the tap: sent by the client, or deliverable from the server."""
-    owners = [draft for draft in drafts if draft.cuts]
-    if not owners:
-        return {}
-    fd = np.asarray([cut.fd for draft in owners for cut in draft.cuts], np.int64)
-    offset = np.asarray([cut.offset for draft in owners for cut in draft.cuts], np.int64)
-    times = iter(np.where(fd & 1 == SERVER_TO_CLIENT, streams.in_order(fd, offset), _seen(streams, fd, offset)).tolist())
-    return {draft: [next(times) for _ in draft.cuts] for draft in owners}
-
-
-def _end(draft: Draft, cuts_ns: list[int], closings: list[_Closing], clipped_ns: int, *, both_ways: bool) -> None:
-    """Decides what ended an exchange, and when."""
-    if draft.start_ns == NEVER:  # nothing of it was ever seen: the frames that name it lie behind a hole that stayed
-        draft.start_ns = clipped_ns
-    if draft.ending is Ending.UNSEEN:
-        draft.end_ns = draft.request_acked_ns if draft.request_acked_ns != NEVER else draft.request_end_ns
-    whole = draft.ending in (Ending.RESPONSE, Ending.GIVEN, Ending.UNSEEN) and draft.end_ns != NEVER
-    answered = bool(draft.response) and draft.end_ns != NEVER
-    draft.progress_ns = draft.end_ns if answered and draft.ending is not Ending.GIVEN else draft.request_end_ns
-    cut_ns, cut = min(zip(cuts_ns, draft.cuts, strict=True), default=(NEVER, None), key=lambda pair: pair[0])
-    if cut is not None and cut_ns < (draft.end_ns if whole else NEVER):
-        draft.end_ns, draft.outcome = max(cut_ns, draft.start_ns), cut.outcome
-        draft.aborted_by = BY_WHOM[cut.fd & 1] if cut.outcome is Outcome.ABORTED else None
-        return
-    draft.progress_ns = min(draft.progress_ns, clipped_ns)
-    if not whole:
-        _end_with_connection(draft, closings, clipped_ns, last_ns=draft.end_ns if answered else draft.start_ns)
-        return
-    if draft.ending is Ending.RESPONSE and both_ways and draft.response_acked_ns == NEVER:
-        _end_undelivered(draft, closings, clipped_ns)
-    draft.end_ns = max(draft.end_ns, draft.start_ns)
-
-
-def _end_undelivered(draft: Draft, closings: list[_Closing], clipped_ns: int) -> None:
-    """The client never acknowledged the end of the response: it closed before it came, or still waits for it."""
-    if draft.facts.get("sse_done"):
-        return  # clients of token streams leave before the last chunk says that there is no more
-    left_ns = next((closing.at_ns for closing in closings if closing.direction == CLIENT_TO_SERVER), NEVER)
-    if draft.start_ns <= left_ns < NEVER:
-        draft.end_ns, draft.outcome, draft.aborted_by = left_ns, Outcome.ABORTED, "client"
-    elif left_ns == NEVER and not closings and clipped_ns - draft.end_ns > _UNACKED_NS:
-        draft.end_ns, draft.outcome = clipped_ns, Outcome.INCOMPLETE
-
-
-def _end_with_connection(draft: Draft, closings: list[_Closing], clipped_ns: int, *, last_ns: int) -> None:
-    """What its own bytes do not end ends with the connection, or with the capture."""
-    for closing in closings:
-        half_closed = closing.direction == CLIENT_TO_SERVER and not closing.is_reset and closing.at_ns < last_ns
-        if closing.at_ns < draft.start_ns or (half_closed and draft.response_acked_ns != NEVER):
-            continue  # closed before it began, or by a client that still wanted its answer
-        still_delivers = closing.direction != CLIENT_TO_SERVER and not closing.is_reset
-        draft.end_ns = max(closing.at_ns, last_ns) if still_delivers else closing.at_ns
-        if not closing.is_reset and (draft.ending is Ending.TUNNEL or (draft.ending is Ending.CLOSE and closing.direction)):
-            return
-        draft.outcome, draft.aborted_by = Outcome.ABORTED, BY_WHOM[closing.direction]
-        return
-    draft.end_ns, draft.outcome = max(clipped_ns, draft.start_ns), Outcome.INCOMPLETE

@@ -25,6 +25,11 @@ class MessageMarks:
         self._failed = False
 
     @classmethod
+    def of(cls, kind: str) -> MessageMarks:
+        """By what `Said.marks` calls it: "grpc", "sse", or "pieces" for an encoded event stream."""
+        return cls.of_grpc() if kind == "grpc" else cls.of_sse(encoded=kind == "pieces")
+
+    @classmethod
     def of_sse(cls, *, encoded: bool) -> MessageMarks:
         """For a text/event-stream; `encoded`: compressed, so that its events cannot be told apart."""
         return cls(None if encoded else SseReader())

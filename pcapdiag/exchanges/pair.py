@@ -13,15 +13,16 @@ import numpy as np
 from pcapdiag.exchanges.abandon import settle_abandoned
 from pcapdiag.exchanges.choose import Chooser
 from pcapdiag.exchanges.connects import find_connects
-from pcapdiag.exchanges.gather import gather
+from pcapdiag.exchanges.drafted import gather
 from pcapdiag.exchanges.h2log import H2Log, make_log
-from pcapdiag.exchanges.landing import land
+from pcapdiag.exchanges.landing import Landed, land
 from pcapdiag.exchanges.lookups import find_lookups
 from pcapdiag.exchanges.pair_tls import pair_tls
 from pcapdiag.exchanges.setup import attach_setup
 from pcapdiag.exchanges.table import Exchanges
 from pcapdiag.exchanges.turns import pair_turns
 from pcapdiag.exchanges.unseen import find_unseen
+from pcapdiag.exchanges.unsettled import Unsettled
 from pcapdiag.losses import Losses
 from pcapdiag.spool import Spool
 from pcapdiag.workers import spread
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pcapdiag.columns import Rows
-    from pcapdiag.exchanges.draft import Draft
     from pcapdiag.exchanges.lookups import Lookup
     from pcapdiag.flows.table import TcpTables
     from pcapdiag.packets.table import Packets
@@ -73,13 +73,13 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Read:
     """What the streams of some flows hold."""
 
-    drafts: list[Draft]
-    lookups: list[Lookup]
-    """Over TCP; their drafts are among `drafts`."""
+    landed: tuple[Landed, ...]
+    lookups: dict[int, Lookup]
+    """Over TCP, by their rows in the last of `landed`."""
     log: H2Log
     losses: Losses
 
@@ -87,33 +87,41 @@ class _Read:
 def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses, jobs: int, room: Room | None) -> Paired:
     def read(flows: Rows) -> _Read:
         counted = Losses()
-        readings = Chooser(tcp, streams, counted, room).read(flows.tolist())
+        chooser = Chooser(tcp, streams, counted, room)
+        readings = chooser.read(flows.tolist())
+        h2 = readings.h2.streams()
+        multiplexed = h2.exchanges(chooser.tape, tcp.flows.one_way)
         drafts = readings.drafts + pair_tls(readings.tls, tcp, streams) + pair_turns(tcp, readings.unknown)
-        land(drafts, packets, tcp, streams)
-        log = make_log(readings.h2_rows, streams)
+        landed = tuple(land(drafted, packets, tcp, streams) for drafted in (multiplexed, gather(drafts)))
+        log = make_log(h2.logged(), streams)
         if room is not None:
             room.release()
-        return _Read(drafts, readings.lookups, log, counted)
+        number = {id(draft): row for row, draft in enumerate(drafts)}
+        return _Read(landed, {number[id(lookup.draft)]: lookup for lookup in readings.lookups}, log, counted)
 
-    in_streams: list[Draft] = []
-    asked: list[Lookup] = []
+    tables: list[Landed] = []
+    lookups: dict[int, Lookup] = {}
     logs = Spool(room)
+    count = 0
     for part in spread(read, _parts(tcp), jobs, late=True):
-        in_streams += part.drafts
-        asked += part.lookups
+        count += len(part.landed[0].exchanges)
+        lookups |= {count + row: lookup for row, lookup in part.lookups.items()}
+        count += len(part.landed[1].exchanges)
+        tables += part.landed
         logs.append(part.log.moved({}))
         losses.merge(part.losses)
-    in_streams += find_unseen(in_streams, packets, tcp, streams)
-    lookups = find_lookups(packets, tcp, losses)
-    drafts = in_streams + [lookup.draft for lookup in lookups] + find_connects(packets, tcp)
+    unseen = find_unseen([one.exchanges for one in tables], packets, tcp, streams)
+    asked = find_lookups(packets, tcp, losses)
+    connects = find_connects(packets, tcp)
+    lookups |= {count + len(unseen) + row: lookup for row, lookup in enumerate(asked)}
+    first_connect = count + len(unseen) + len(asked)
+    unsettled = Unsettled.of([*tables, Landed.given(gather([*unseen, *(lookup.draft for lookup in asked), *connects]))])
+    unsettled.given_up_ns = {first_connect + row: one.given_up_ns for row, one in enumerate(connects) if one.given_up_ns is not None}
     if room is not None:
         room.release()
-    attach_setup(drafts, lookups + asked, tcp, packets.addresses)
-    settle_abandoned(drafts, tcp)
-    drafts.sort(key=lambda draft: draft.order())
-    for number, draft in enumerate(drafts):
-        draft.id = number
-    return Paired(gather(drafts), H2Log(**logs.finish()))
+    attach_setup(unsettled, lookups, tcp, packets.addresses)
+    settle_abandoned(unsettled, tcp)
+    return Paired(unsettled.settled(), H2Log(**logs.finish()))
 
 
 def _parts(tcp: TcpTables) -> list[Rows]:

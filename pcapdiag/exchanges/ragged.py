@@ -35,6 +35,11 @@ class Ragged:
             return cls(begin, np.fromiter(items, np.int64, int(begin[-1])))
         return cls(begin, np.fromiter(chain.from_iterable(items), np.int64, int(begin[-1]) * width).reshape(-1, width))
 
+    @classmethod
+    def empty(cls, rows: int, *, width: int = 1) -> Self:
+        """So many lists without anything in them."""
+        return cls(np.zeros(rows + 1, np.int64), np.empty(0 if width == 1 else (0, width), np.int64))
+
     def __len__(self) -> int:
         return len(self.begin) - 1
 
@@ -48,6 +53,11 @@ class Ragged:
         """How long each list is."""
         counts: I64 = np.diff(self.begin)
         return counts
+
+    def lengths(self) -> I64:
+        """What each list of [start, stop) covers together."""
+        covered: I64 = np.concatenate([[0], np.cumsum(self.values[:, 1] - self.values[:, 0])])
+        return np.diff(covered[self.begin])
 
     def take(self, rows: npt.NDArray[np.integer[Any]]) -> Ragged:
         """The lists of the given rows, in their order."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
 
-from pcapdiag.columns import I8, I32, I64, NEVER, U8, Bools, Col, Table
+from pcapdiag.columns import I8, I32, I64, NEVER, U8, Bools, Col, Rows, Table
 from pcapdiag.exchanges.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -143,6 +143,9 @@ CODES: Final[Mapping[Protocol | Outcome, int]] = {
 """How the columns spell protocols and outcomes: their places in PROTOCOLS and OUTCOMES."""
 
 
+_LISTS: Final = ("request", "response", "messages", "setup", "tries", "frames")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchanges(Table):
     """All exchanges, by start, then flow, then offset; row i has id i, and exchanges[i] gives it as an Exchange.
@@ -183,6 +186,17 @@ class Exchanges(Table):
     """(capture, frame)."""
     texts: tuple[str, ...]
     facts: tuple[Mapping[str, str | int | float | bool | None], ...]
+
+    @classmethod
+    def lists(cls) -> tuple[str, ...]:
+        """The names of the columns whose rows are lists."""
+        return _LISTS
+
+    def take(self, rows: I64 | Bools | Rows | slice) -> Exchanges:
+        """The table of the given rows; texts and facts stay, and so do the ids that `part_of` and `setup` hold."""
+        numbers = np.arange(len(self))[rows]
+        lists = {name: getattr(self, name).take(numbers) for name in _LISTS}
+        return replace(self, **{name: getattr(self, name)[rows] for name in self.columns()}, **lists)
 
     def __iter__(self) -> Iterator[Exchange]:
         return map(self.__getitem__, range(len(self)))

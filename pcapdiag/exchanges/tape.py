@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.protocols.events import Event
     from pcapdiag.protocols.http2_look import LookingHttp2Reader
+    from pcapdiag.protocols.http2_rows import FrameRows
     from pcapdiag.streams import Streams
 
 E_co = TypeVar("E_co", covariant=True)
@@ -129,17 +130,20 @@ class Tape:
             start, at, data = found
             yield from reader.skip(at - start) if data is None else reader.feed(data)
 
-    def show(self, reader: LookingHttp2Reader) -> Iterator[Event]:
-        """The same for a reader that looks for itself: it is fed only what it cannot look through."""
+    def show(self, reader: LookingHttp2Reader, rows: FrameRows, *, closed: bool = True) -> Iterator[Event]:
+        """Shows everything to a reader that looks for itself, and is fed only what it cannot look through; `closed`: as for `finish`.
+
+        Gives the events that are no rows of DATA, HEADERS or WINDOW_UPDATE, and some that are.
+        """
         while True:
-            while events := reader.look_through(self):
-                yield from events
+            yield from reader.look_through(self, rows)
             if (found := self._at_once(reader.next)) is None:
-                return
+                break
             start, stop, data = found
-            yield from reader.skip(stop - start) if data is None else reader.feed(data)
+            yield from rows.taken(reader.skip(stop - start) if data is None else reader.feed(data))
             if stop < self.stop and self.has_all(stop, stop + 1):
                 reader.rewind()
+        yield from rows.taken(reader.finish(closed=closed))
 
     def _at_once(self, at: int) -> Piece | None:
         """The hole at an offset, or the captured bytes from there on, not more than a reader should be fed at once."""

@@ -13,6 +13,9 @@ from pcapdiag.flows.pieces import first_ack
 from pcapdiag.flows.table import CLIENT_TO_SERVER, Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pcapdiag.exchanges.table import Exchanges
     from pcapdiag.flows.table import TcpTables
     from pcapdiag.packets.table import Packets
     from pcapdiag.streams import Streams
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 NAME: Final = "request that never arrived"
 
 
-def find_unseen(known: list[Draft], packets: Packets, tcp: TcpTables, streams: Streams) -> list[Draft]:
+def find_unseen(known: Sequence[Exchanges], packets: Packets, tcp: TcpTables, streams: Streams) -> list[Draft]:
     """One exchange per connection whose client counts bytes as sent that never came, and that no known exchange has begun.
 
     A pure ACK carries the sender's next sequence number (RFC 9293 section 3.8.4 lets probes carry the one before): bytes
@@ -32,7 +35,7 @@ def find_unseen(known: list[Draft], packets: Packets, tcp: TcpTables, streams: S
     fd = 2 * seg.flow[rows].astype(np.int64)
     hole = seg.seq[rows] - seg.gap_len[rows]
     lost = (streams.first_seen(fd, hole) == NEVER) & (first_ack(tcp.acks, fd, hole) == len(tcp.acks))
-    begun = {draft.flow for draft in known if draft.outcome in (Outcome.ABORTED, Outcome.INCOMPLETE)}
+    begun = {flow for table in known for flow in table.flow[table.ended(Outcome.ABORTED, Outcome.INCOMPLETE)].tolist()}
     found: dict[int, Draft] = {}
     for row in rows[lost].tolist():
         flow = int(seg.flow[row])

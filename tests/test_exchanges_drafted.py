@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.gather import exchanges_of
 from pcapdiag.exchanges.ragged import Ragged
 from pcapdiag.exchanges.table import Call, Calls, Exchange, Outcome, Protocol
 from tests.exchange_cases import exchanges
+from tests.exchange_rows import exchanges_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
