@@ -37,10 +37,24 @@ class Strips(NamedTuple):
         self.addresses.append(address)
 
 
+class _Near(NamedTuple):
+    """Pieces [low, high) as lists: most directions have few, and neighbours are asked for one after the other."""
+
+    low: int
+    high: int
+    starts: list[int]
+    stops: list[int]
+    addresses: list[int]
+
+
+_NEAR: Final = 1 << 14
+"""Pieces turned into lists at once."""
+
+
 class Streams:
     """Bytes and times of every TCP stream; fd = 2 * flow + direction. Times are ns, NEVER for what did not happen."""
 
-    __slots__ = ("_acks", "_gaps", "_packets", "_piece_key", "_pieces", "_sack_key", "_sacked", "_segments", "_where")
+    __slots__ = ("_acks", "_begins", "_gaps", "_near", "_packets", "_piece_key", "_pieces", "_sack_key", "_sacked", "_segments", "_where")
 
     def __init__(self, packets: Packets, tcp: TcpTables) -> None:
         self._packets = packets
@@ -53,6 +67,9 @@ class Streams:
         self._piece_key = key(self._pieces.fd, self._pieces.start)
         self._sack_key = key(self._sacked.fd, self._sacked.start)
         self._where: tuple[I64, I64, I64] | None = None
+        self._begins: list[int] = np.searchsorted(self._pieces.fd, np.arange(2 * len(tcp.flows) + 1)).tolist()
+        """First piece of each direction, and behind the last of them."""
+        self._near = _Near(0, 0, [], [], [])
 
     def extent(self, fd: int) -> tuple[int, int]:
         """Lowest stream offset known and the one behind the highest, seen or acknowledged; (0, 0) for no bytes."""
@@ -64,8 +81,15 @@ class Streams:
     def strips(self, fd: int) -> Strips:
         """All bytes of a direction, ascending and adjacent, from the first known one, packet by packet."""
         low, high = self._range(fd)
+        if low == high:
+            return Strips([], [], [])
         at, have, broken = self._lying()
-        starts, stops, addresses = (column[low:high].tolist() for column in (self._pieces.start, self._pieces.stop, at))
+        near = self._near
+        if not near.low <= low <= high <= near.high:
+            stop = max(high, min(low + _NEAR, len(self._pieces)))
+            columns = (column[low:stop].tolist() for column in (self._pieces.start, self._pieces.stop, at))
+            near = self._near = _Near(low, stop, *columns)
+        starts, stops, addresses = (column[low - near.low : high - near.low] for column in near[2:])
         if broken[high] == broken[low]:
             return Strips(starts, stops, addresses)
         strips, reached = Strips([], [], []), starts[0]
@@ -169,8 +193,7 @@ class Streams:
         return np.concatenate([[0], np.cumsum(known)])[ends], times[known]
 
     def _range(self, fd: int) -> tuple[int, int]:
-        low, high = np.searchsorted(self._pieces.fd, [fd, fd + 1])
-        return int(low), int(high)
+        return self._begins[fd], self._begins[fd + 1]
 
     def _piece_rows(self, fd: I64 | int, offsets: I64) -> tuple[Rows, Bools]:
         """Row in Pieces of each byte (0 where there is none), and whether there is one."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from heapq import nsmallest
 from statistics import median
 
 import numpy as np
@@ -54,7 +55,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         owners = np.array(share.exchanges)
         known = set(owners[~tables.exchanges.is_any(Protocol.OTHER)[owners]].tolist())
         stalls = tuple(one for one in share.intervals if one[0] in known and one[2] - one[1] >= ledger.trigger_ns[one[0]])
-        slowest = max(spent, key=lambda exchange: (spent[exchange], -exchange))
+        slowest = min(spent, key=lambda exchange: (-spent[exchange], exchange))
         row = tables.exchanges[slowest]
         count = len(spent)
         typical = round(median(spent.values()) / 1e9, 6)
@@ -62,7 +63,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
             code=SERVER_THINK.code, kind=FindingKind.CAUSE, stall_ns=share.stall_ns, intervals=stalls,
             confidence=_confidence(share, tables), exchanges=tuple(sorted({one[0] for one in stalls})) or share.exchanges,
             flows=share.flows,
-            frames=_frames(share, sorted(spent, key=lambda exchange: (-spent[exchange], exchange))[:SHOWN], tables),
+            frames=_frames(share, nsmallest(SHOWN, spent, key=lambda exchange: (-spent[exchange], exchange)), tables),
             summary=f"{share.server} worked {share.stall_ns / 1e9:.2f} s on {count} {'request' if count == 1 else 'requests'} of "
             f"{share.client}: {typical:.3f} s in the median, {spent[slowest] / 1e9:.3f} s at most ({row.name})",
             contrast=_contrast(row),

@@ -65,34 +65,41 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     spurious = resends.kind == ResendKind.SPURIOUS
     late = bears(resends.evidence, Evidence.LATE_ORIGINAL) | np.isin(resends.fd, resends.fd[resends.kind == ResendKind.REORDERED])
     timer = np.isin(resends.trigger, (ResendKind.RTO, ResendKind.PROBE))
-    for flow in np.unique(flows[spurious]).tolist():
-        low, high = np.searchsorted(resends.fd, [2 * flow, 2 * flow + 2])
-        mine = slice(int(low), int(high))
-        rows = int(low) + np.flatnonzero(spurious[mine])
-        when = trace.segments.ts_ns[resends.segment[rows]]
+    rows = np.flatnonzero(spurious)
+    if not len(rows):
+        return
+    found, begin = np.unique(flows[rows], return_index=True)
+    counts = np.stack([resends.placement[rows] == Placement.ACK_LOST, late[rows], timer[rows]]).astype(np.int64)
+    resent = np.bincount(flows[np.isin(resends.kind, _RESENT)], minlength=int(found[-1]) + 1)[found]
+    when = trace.segments.ts_ns[resends.segment[rows]]
+    columns = (
+        found, begin, np.append(begin[1:], len(rows)), np.minimum.reduceat(when, begin), np.maximum.reduceat(when, begin),
+        np.maximum.reduceat(resends.confidence[rows], begin), resent, *np.add.reduceat(counts, begin, axis=1),
+    )  # fmt: skip
+    before, again = resends.before_segment[rows], resends.segment[rows]
+    for flow, low, high, start_ns, end_ns, sure, all_resent, *some in zip(*(column.tolist() for column in columns), strict=True):
+        shown = range(low, min(high, low + _SHOWN))
         yield Sign(
-            label=_NO_TIME, scope=OfFlow(flow), start_ns=int(when.min()), end_ns=int(when.max()),
-            confidence=Confidence(float(resends.confidence[rows].max()), ("DSACK, timestamps or ACKs show that they had arrived",)),
-            facts=Facts(
-                int(np.isin(resends.kind[mine], _RESENT).sum()), len(rows), int((resends.placement[rows] == Placement.ACK_LOST).sum()),
-                int(late[rows].sum()), int(timer[rows].sum()),
-            ),
+            label=_NO_TIME, scope=OfFlow(flow), start_ns=start_ns, end_ns=end_ns,
+            confidence=Confidence(sure, ("DSACK, timestamps or ACKs show that they had arrived",)),
+            facts=Facts(all_resent, high - low, *some),
             frames=frames_of(trace, tuple(
-                pair
-                for row in rows[:_SHOWN].tolist()
-                for pair in ((int(resends.before_segment[row]), "sent, and it arrived"), (int(resends.segment[row]), "resent without need"))
+                pair for at in shown for pair in ((int(before[at]), "sent, and it arrived"), (int(again[at]), "resent without need"))
             )),
         )  # fmt: skip
 
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:
     """One risk per client host and server."""
-    seen: dict[tuple[str, str], list[tuple[int, Sign, Facts]]] = defaultdict(list)
+    seen: dict[tuple[int, int, int], list[tuple[int, Sign, Facts]]] = defaultdict(list)
+    ends = tables.flows.client, tables.flows.server, tables.flows.server_port
     for sign in signs:
         if isinstance(sign.scope, OfFlow) and isinstance(sign.facts, Facts):
             flow = sign.scope.flow
-            seen[tables.addresses.text(int(tables.flows.client[flow])), tables.server(flow)].append((flow, sign, sign.facts))
-    for (client, server), own in sorted(seen.items(), key=lambda item: item[0]):
+            host, peer, port = (int(column[flow]) for column in ends)
+            seen[host, peer, port].append((flow, sign, sign.facts))
+    named = {(tables.addresses.text(host), tables.addresses.endpoint(peer, port)): own for (host, peer, port), own in seen.items()}
+    for (client, server), own in sorted(named.items(), key=lambda item: item[0]):
         facts = [fact for _, _, fact in own]
         needless, resent = sum(fact.needless for fact in facts), sum(fact.resent for fact in facts)
         if needless < LIMITS.several or needless < LIMITS.share * resent:

@@ -103,6 +103,8 @@ class Tape:
 
     def head(self, length: int) -> bytes:
         """The first captured bytes in one piece, at most `length`."""
+        if self._starts and self._addresses[0] != NOWHERE and self._stops[0] - self._starts[0] >= length:
+            return bytes(self._read(self._addresses[0], length))
         at = next((start for start, address in zip(self._starts, self._addresses, strict=True) if address != NOWHERE), self.stop)
         return next((data for _, _, data in self.between(at, min(at + length, self.stop)) if data is not None), b"")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -46,9 +47,11 @@ def see_across(
 def conclude(tables: Tables, ledger: Ledger, signs: Sequence[Sign], detectors: Sequence[Detector], failures: list[Failure]) -> Diagnosis:
     """The ranked diagnosis of a closed ledger."""
     conclusions: list[Conclusion] = []
+    by_code: dict[str, list[Sign]] = defaultdict(list)
+    for sign in signs:
+        by_code[sign.code].append(sign)
     for detector in detectors:
-        own = [sign for sign in signs if sign.code == detector.code]
-        conclusions += _guarded(detector.code, partial(detector.conclude, ledger, own, tables), failures)
+        conclusions += _guarded(detector.code, partial(detector.conclude, ledger, by_code[detector.code], tables), failures)
     findings = rank(conclusions, ledger, tables, detectors)
     return Diagnosis(
         tables=tables, ledger=ledger, findings=findings, verdict=verdict(findings, tables.quality),

@@ -49,6 +49,8 @@ class Blob:
     """Captured bytes, kept as the buffers they were read into; one offset space over all of them."""
 
     buffers: tuple[U8, ...]
+    views: tuple[memoryview, ...]
+    """The same."""
     starts: tuple[int, ...]
     """Offset of each buffer, ascending; starts[0] == 0."""
 
@@ -56,13 +58,13 @@ class Blob:
     def of(cls, buffers: list[U8]) -> Blob:
         """Lays buffers one behind the other."""
         ends = np.cumsum([0, *(len(b) for b in buffers)]).tolist()
-        return cls(tuple(buffers), tuple(ends[:-1]))
+        return cls(tuple(buffers), tuple(buffer.data for buffer in buffers), tuple(ends[:-1]))
 
     def read(self, at: int, length: int) -> memoryview:
         """The bytes [at, at + length), which never cross a buffer."""
         index = bisect_right(self.starts, at) - 1
         begin = at - self.starts[index]
-        return self.buffers[index].data[begin : begin + length]
+        return self.views[index][begin : begin + length]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from pcapdiag.protocols.events import (
 )
 from pcapdiag.protocols.header_block import BlockError, BlockMemo, DecodedBlock, HeaderBlockReader
 from pcapdiag.protocols.http2_frames import (
+    CONTROL_CAP,
     CONTROL_EVENTS,
     DEFAULT_MAX_FRAME_LEN,
     END_HEADERS,
@@ -39,8 +40,6 @@ from pcapdiag.protocols.reader import Buffer, StreamReader
 
 BLOCK_CAP: Final = 256 * 1024
 """Bytes of one header block that are read; longer ones are counted, not decoded."""
-_CONTROL_CAP: Final = 64 * 1024
-"""Bytes of one other frame that are read."""
 _WORD: Final = Struct(">L")
 
 
@@ -152,7 +151,7 @@ class Http2Reader(StreamReader):
                     return at
                 _set_padding(passing, buf[at + HEADER_LEN])
         elif not unreadable:
-            if frame.length <= (BLOCK_CAP if frame.has_fragment else _CONTROL_CAP):
+            if frame.length <= (BLOCK_CAP if frame.has_fragment else CONTROL_CAP):
                 return self._whole(frame, buf, at, end, events)
             passing.fault = f"{frame.name} frame too long to be read"
         self._largest = max(self._largest, min(frame.length, PLAUSIBLE_FRAME_LEN))

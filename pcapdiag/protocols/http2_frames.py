@@ -28,6 +28,8 @@ HEADER: Final = Struct(">LBL")
 """Length << 8 | type, flags, stream identifier with its reserved bit."""
 DEFAULT_MAX_FRAME_LEN: Final = 16_384
 """SETTINGS_MAX_FRAME_SIZE before anyone changes it (RFC 9113 section 6.5.2)."""
+CONTROL_CAP: Final = 64 * 1024
+"""Bytes that are read of one frame that is neither DATA nor part of a header block."""
 PLAUSIBLE_FRAME_LEN: Final = 1 << 20
 """No real sender makes larger frames; a longer one means that the phase is wrong."""
 
@@ -210,7 +212,9 @@ def _window_update(at: int, end: int, stream_id: int, _flags: int, payload: byte
     return WindowUpdated(at, end, stream_id, _WORD.unpack(payload)[0] & STREAM_BITS)
 
 
-CONTROL_EVENTS: Final[Mapping[int, Callable[[int, int, int, int, bytes], Event]]] = {
+_Maker = Callable[[int, int, int, int, bytes], Event]
+
+CONTROL_EVENTS: Final[Mapping[int, _Maker]] = {
     FrameType.PRIORITY: _priority,
     FrameType.RST_STREAM: _reset,
     FrameType.SETTINGS: _settings,
@@ -228,3 +232,16 @@ SHORT_EVENTS: Final = {
     -(4 << 8 | FrameType.WINDOW_UPDATE): _window_update,
 }
 """Frames of one valid length, by the first word of their header; negative: those of the connection."""
+
+
+def event_maker(word: int, flags: int, stream_id: int) -> _Maker | None:
+    """What makes the event of a whole control frame, by its header, if that is plainly valid; see CONTROL_EVENTS."""
+    maker = SHORT_EVENTS.get(word if stream_id else -word)
+    if maker is not None or stream_id:
+        return maker
+    length, kind = word >> 8, word & 0xFF
+    if length > CONTROL_CAP:
+        return None
+    if kind == FrameType.SETTINGS:
+        return _settings if length % 6 == 0 and not (flags & ACK and length) else None
+    return _goaway if kind == FrameType.GOAWAY and length >= 8 else None

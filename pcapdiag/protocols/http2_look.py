@@ -19,6 +19,7 @@ from pcapdiag.protocols.http2_frames import (
     STREAM_BITS,
     Frame,
     FrameType,
+    event_maker,
 )
 from pcapdiag.protocols.http2_rows import FrameRows, H2Kind
 
@@ -87,6 +88,9 @@ class LookingHttp2Reader(Http2Reader):
                 return end
             if word == _WINDOW_UPDATE:
                 rows.add((at, end, H2Kind.WINDOW_UPDATE, stream_id, int.from_bytes(payload) & STREAM_BITS, False))
+                return end
+            if (maker := event_maker(word, flags, stream_id)) is not None:
+                events += rows.taken([maker(at, end, stream_id, flags, payload)])
                 return end
         seen: list[Event] = []
         self._base = at
