@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pcapdiag.spool import Room
     from pcapdiag.streams import Streams
 
-_HELD_LEN: Final = 32 << 20
+_HELD_LEN: Final = 8 << 20
 """Bytes of streams that are read before their pages are given back."""
 _TUNNELS: Final = 4
 """Tunnels within tunnels that are read."""
