@@ -38,6 +38,7 @@ from pcapdiag.stalls.evidence import frames_of
 from pcapdiag.stalls.sign import Confidence, Label, OfFlow, Sign, Tier
 
 if TYPE_CHECKING:
+    from pcapdiag.capture.host import HostFacts
     from pcapdiag.stalls.ledger import Ledger
     from pcapdiag.trace import Tables, Trace
 
@@ -163,13 +164,14 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         tunnel = next((f.tunnel for f in facts if f.tunnel is not None), None)
         told = min((f.told_outside for f in facts if f.told_outside is not None), default=None)
         outer_mtu = None if tunnel is None else tunnel.outer_mtu(low, high, told)
-        guesses = _guesses(low, high, tunnel, outer_mtu)
+        believed = _believed(tables, share.flows, from_server=facts[0].from_server)
+        guesses = _guesses(low, high, tunnel, outer_mtu, tables.host_facts)
         counted = f"{failed} lost" if failed else "none came"
         conclusion = share.concluded(
             LABEL.code,
             summary=f"packets of {high + 1} bytes and more from {sender} to {receiver} vanish ({counted}) while {passed} smaller ones "
             f"passed: the path MTU lies between {low} and {high} bytes, and {share.requests} hung for "
-            f"{share.stall_ns / 1e9:.2f} s.{_of_tunnel(tunnel, low, high, outer_mtu)} {_of_icmp(facts)}",
+            f"{share.stall_ns / 1e9:.2f} s.{_of_tunnel(tunnel, low, high, outer_mtu)}{_of_sender(believed, high)} {_of_icmp(facts)}",
             contrast=f"plain loss would have hit some of the {passed} smaller packets too, and a dead peer would have passed none",
             details={
                 "variant": "at-sender" if facts[0].at_sender else "at-receiver",
@@ -179,6 +181,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
                 "candidates": guesses,
                 "failed_sends": failed,
                 "passed": passed,
+                **({} if believed is None else {"sender_mtu": believed}),
                 **({} if tunnel is None else {"tunnel": tunnel.name, "overhead_len": tunnel.overhead_len, "outer_path_mtu": outer_mtu}),
             },
             identity=(str(low), str(high)),
@@ -196,10 +199,31 @@ def _of_icmp(facts: list[Facts]) -> str:
     return "No Packet Too Big came." if any(f.icmp_captured for f in facts) else "No ICMP of any kind is in this capture."
 
 
-def _guesses(low: int, high: int, tunnel: Enclosure | None, outer_mtu: int | None) -> list[str]:
-    """What path MTUs in the bracket commonly come from; with a tunnel in the capture nothing has to be guessed about it."""
+def _believed(tables: Tables, flows: Sequence[int], *, from_server: bool) -> int | None:
+    """Bytes that the sender takes the path for: its socket's as `ss` says, else its interface's as `ip` does; None: nothing said it."""
+    facts, ends = tables.host_facts, tables.flows
+    if not facts:
+        return None
+    found = []
+    for flow in flows:
+        client = tables.addresses.packed[ends.client[flow]], int(ends.client_port[flow])
+        server = tables.addresses.packed[ends.server[flow]], int(ends.server_port[flow])
+        local, remote = (server, client) if from_server else (client, server)
+        found.append(facts.pmtu_between(*local, *remote) or facts.mtu_at(local[0]))
+    return max((mtu for mtu in found if mtu is not None), default=None)
+
+
+def _of_sender(believed: int | None, high: int) -> str:
+    """The sentence about what lay beside the capture, with a space before it; only what explains the large packets."""
+    return "" if believed is None or believed <= high else f" The sender's own host still takes the path for {believed:,} bytes."
+
+
+def _guesses(low: int, high: int, tunnel: Enclosure | None, outer_mtu: int | None, facts: HostFacts) -> list[str]:
+    """What path MTUs in the bracket commonly come from; what the capture or its hosts show does not have to be guessed."""
     if tunnel is not None and outer_mtu is not None:
         return [f"{outer_mtu - tunnel.overhead_len} ({outer_mtu:,} less {tunnel.overhead_len} bytes {tunnel.name})"]
+    if known := sorted({(link.mtu, link.name) for link in facts.links if low <= link.mtu <= high}):
+        return [f"{mtu} ({name} of a host beside the capture)" for mtu, name in known]
     return [f"{mtu} ({what})" for mtu, what in _OVERHEADS.items() if low <= mtu <= high] if high - low <= _NARROW else []
 
 

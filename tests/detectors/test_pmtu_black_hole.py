@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pcapdiag.capture.host import HostFacts, HostLink, HostSocket
 from pcapdiag.detectors import pmtu_black_hole
 from pcapdiag.detectors.pmtu_black_hole import DETECTOR, LIMITS
 from pcapdiag.flows.enclosure import Enclosure
@@ -19,6 +22,9 @@ from tests.detectors.wrapping import Wrapped, in_vxlan, mirrored
 from tests.frame_bytes import ether, ipv4
 from tests.wire import Merged, Wire, merge
 from tests.wire_line import Lose, Side, Vantage
+
+if TYPE_CHECKING:
+    from pcapdiag.trace import Trace
 
 MS = 1_000_000
 GET = b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -228,6 +234,30 @@ def test_without_a_tunnel_in_the_capture_it_guesses_as_before() -> None:
     (found,) = diagnosed(DETECTOR, hole("server").trace())
     assert "tunnel" not in found.details
     assert (found.remedy, "VXLAN" in found.summary) == ((), False)
+
+
+def beside(trace: Trace, *, mtu: int, tunnel_mtu: int, pmtu: int | None) -> Trace:
+    """The trace, with what `ip` and `ss` said on the host of its server."""
+    flow = 0
+    server, client = (trace.addresses.packed[column[flow]] for column in (trace.flows.server, trace.flows.client))
+    ports = int(trace.flows.server_port[flow]), int(trace.flows.client_port[flow])
+    links = (HostLink(name="eth0", mtu=mtu, addresses=(server,)), HostLink(name="wg0", mtu=tunnel_mtu, kind="wireguard"))
+    socket = HostSocket(local=server, local_port=ports[0], remote=client, remote_port=ports[1], pmtu=pmtu)
+    return replace(trace, host_facts=HostFacts(sources=("ip.txt",), links=links, sockets=(socket,) if pmtu else ()))
+
+
+@pytest.mark.parametrize(("pmtu", "believed"), [(None, 9_000), (1_500, 1_500)])
+def test_what_lay_beside_the_capture_says_what_the_sender_believes(pmtu: int | None, believed: int) -> None:
+    (found,) = diagnosed(DETECTOR, beside(hole("server").trace(), mtu=9_000, tunnel_mtu=1_440, pmtu=pmtu))
+    assert found.details["sender_mtu"] == believed
+    assert f"The sender's own host still takes the path for {believed:,} bytes." in found.summary
+    assert found.details["candidates"] == ["1440 (wg0 of a host beside the capture)"]
+
+
+def test_a_host_that_knows_the_path_is_not_blamed_for_its_size() -> None:
+    (found,) = diagnosed(DETECTOR, beside(hole("server").trace(), mtu=1_300, tunnel_mtu=9_000, pmtu=None))
+    assert "still takes" not in found.summary
+    assert found.details["candidates"] != ["9000 (wg0 of a host beside the capture)"]
 
 
 def test_a_mirrored_capture_does_not_blame_the_mirror() -> None:
