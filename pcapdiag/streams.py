@@ -5,12 +5,12 @@ CAUSES section 0, the five times. First sent and first seen are one at a single 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
 from pcapdiag.columns import I64, NEVER, Bools, Rows
-from pcapdiag.flows.pieces import first_ack, key, time_of
+from pcapdiag.flows.pieces import key
 from pcapdiag.flows.segmented import concatenated_ranges
 from pcapdiag.flows.table import Acks, Gaps, Pieces, Sacked, Segments, TcpTables
 from pcapdiag.packets.table import SYN, Packets
@@ -37,6 +37,15 @@ class Strips(NamedTuple):
         self.addresses.append(address)
 
 
+_Directed = TypeVar("_Directed", Pieces, Acks, Gaps, Sacked)
+
+
+def _of_directions(table: _Directed, first_fd: int, stop_fd: int) -> _Directed:
+    """The rows of some directions of a table that is sorted by direction."""
+    low, high = np.searchsorted(table.fd, [first_fd, stop_fd])
+    return table.take(slice(int(low), int(high)))
+
+
 class _Near(NamedTuple):
     """Pieces [low, high) as lists: most directions have few, and neighbours are asked for one after the other."""
 
@@ -54,20 +63,28 @@ _NEAR: Final = 1 << 14
 class Streams:
     """Bytes and times of every TCP stream; fd = 2 * flow + direction. Times are ns, NEVER for what did not happen."""
 
-    __slots__ = ("_acks", "_begins", "_gaps", "_near", "_packets", "_piece_key", "_pieces", "_sack_key", "_sacked", "_segments", "_where")
+    __slots__ = (
+        "_ack_key", "_acks", "_begins", "_first_fd", "_gaps", "_near", "_packets", "_piece_key", "_pieces", "_sack_key", "_sacked",
+        "_segments", "_stop_key", "_where",
+    )  # fmt: skip
 
-    def __init__(self, packets: Packets, tcp: TcpTables) -> None:
+    def __init__(self, packets: Packets, tcp: TcpTables, flows: tuple[int, int] | None = None) -> None:
+        """Of all flows, or of the flows [first, stop) alone: what is worked out for them then takes no more than they do."""
+        first, stop = (0, len(tcp.flows)) if flows is None else flows
         self._packets = packets
+        self._first_fd = 2 * first
         self._segments: Segments = tcp.segments
-        self._pieces: Pieces = tcp.pieces
-        self._acks: Acks = tcp.acks
-        self._gaps: Gaps = tcp.gaps
-        plain = ~tcp.sacked.duplicate
-        self._sacked: Sacked = tcp.sacked.take(plain)
+        self._pieces: Pieces = _of_directions(tcp.pieces, 2 * first, 2 * stop)
+        self._acks: Acks = _of_directions(tcp.acks, 2 * first, 2 * stop)
+        self._gaps: Gaps = _of_directions(tcp.gaps, 2 * first, 2 * stop)
+        sacked = _of_directions(tcp.sacked, 2 * first, 2 * stop)
+        self._sacked: Sacked = sacked.take(~sacked.duplicate)
         self._piece_key = key(self._pieces.fd, self._pieces.start)
         self._sack_key = key(self._sacked.fd, self._sacked.start)
+        self._ack_key: I64 | None = None
+        self._stop_key: I64 | None = None
         self._where: tuple[I64, I64, I64] | None = None
-        self._begins: list[int] = np.searchsorted(self._pieces.fd, np.arange(2 * len(tcp.flows) + 1)).tolist()
+        self._begins: list[int] = np.searchsorted(self._pieces.fd, np.arange(2 * first, 2 * stop + 1)).tolist()
         """First piece of each direction, and behind the last of them."""
         self._near = _Near(0, 0, [], [], [])
 
@@ -146,7 +163,13 @@ class Streams:
     def acked(self, fd: I64 | int, offsets: I64) -> I64:
         """When the byte AT each offset was first acknowledged cumulatively."""
         wanted = np.broadcast_to(np.asarray(fd, np.int64), offsets.shape)
-        return time_of(self._acks, first_ack(self._acks, wanted, offsets))
+        if self._ack_key is None:
+            self._ack_key = key(self._acks.fd, self._acks.offset)
+        row = np.searchsorted(self._ack_key, key(wanted, offsets), side="right")
+        last = np.minimum(row, len(self._acks) - 1)
+        hit = row < len(self._acks)
+        hit &= self._at(self._acks.fd, last) == wanted
+        return np.where(hit, self._at(self._acks.ts_ns, last), NEVER)
 
     def sacked(self, fd: I64 | int, offsets: I64) -> I64:
         """When the byte AT each offset was first acknowledged selectively."""
@@ -184,7 +207,9 @@ class Streams:
             Where the times of each set begin, and the end of the last; and the times, ascending in each set.
         """
         of_span = np.repeat(fd, np.diff(begin))
-        first = np.searchsorted(key(self._pieces.fd, self._pieces.stop), key(of_span, spans[:, 0]), side="right")
+        if self._stop_key is None:
+            self._stop_key = key(self._pieces.fd, self._pieces.stop)
+        first = np.searchsorted(self._stop_key, key(of_span, spans[:, 0]), side="right")
         last = np.searchsorted(self._piece_key, key(of_span, spans[:, 1]))
         length = np.maximum(last - first, 0)
         times = self._pieces.in_order_ns[concatenated_ranges(first, length)]
@@ -193,7 +218,7 @@ class Streams:
         return np.concatenate([[0], np.cumsum(known)])[ends], times[known]
 
     def _range(self, fd: int) -> tuple[int, int]:
-        return self._begins[fd], self._begins[fd + 1]
+        return self._begins[fd - self._first_fd], self._begins[fd + 1 - self._first_fd]
 
     def _piece_rows(self, fd: I64 | int, offsets: I64) -> tuple[Rows, Bools]:
         """Row in Pieces of each byte (0 where there is none), and whether there is one."""

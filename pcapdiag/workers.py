@@ -22,6 +22,8 @@ CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"
 """macOS has fork, but its system libraries do not survive it."""
 
 
+MOST_ITEMS = 1 << 14
+"""Items that can be worked on: their numbers must fit into a pipe (64 KiB, pipe(7))."""
 _INDEX_LEN = 4
 _HEAD = struct.Struct("<IQ")
 """Before each result of a child: which item it is of, and its length."""
@@ -44,14 +46,14 @@ def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int, 
 
     Args:
         work: must not change anything that outlives it; its results are pickled.
-        items: what to work on, a few thousand at most.
+        items: what to work on, MOST_ITEMS at most.
         jobs: how many processes.
         late: the caller keeps all results in memory: those of the other processes are fetched when these have ended and need none.
 
     Raises:
         WorkerError: a process died; any exception of work is raised here as it was there.
     """
-    helpers = min(jobs, len(items)) - 1 if CAN_FORK else 0
+    helpers = min(jobs, len(items)) - 1 if CAN_FORK and len(items) <= MOST_ITEMS else 0
     if helpers < 1:
         yield from map(work, items)
         return

@@ -13,6 +13,7 @@ from pcapdiag.exchanges.drafted import ENDINGS
 from pcapdiag.exchanges.ragged import Ragged
 from pcapdiag.exchanges.table import CODES, Outcome
 from pcapdiag.flows.pieces import key
+from pcapdiag.flows.segmented import group_starts, running_max
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Vantage
 
 if TYPE_CHECKING:
@@ -43,21 +44,40 @@ class Landed:
         return cls(drafted.exchanges, np.full(len(drafted.ending), NEVER))
 
 
-def land(drafted: Drafted, packets: Packets, tcp: TcpTables, streams: Streams) -> Landed:
-    """Sets the times, frames and outcomes of exchanges whose bytes lie in TCP streams."""
-    table = drafted.exchanges
-    if not len(table):
-        return Landed.given(drafted)
-    return _Landing(drafted, packets, tcp, streams).landed()
+class Ground:
+    """What is the same for all exchanges of a capture; worked out once."""
+
+    def __init__(self, packets: Packets, tcp: TcpTables) -> None:
+        self.packets, self.tcp = packets, tcp
+        self.clipped_ns = int(packets.ts_ns.max()) if len(packets) else 0
+        self._lost_fd, self._lost_key, self._through_ns = _losses_behind(tcp)
+
+    def behind_losses(self, end_ns: I64, fd: I64, last: I64) -> I64:
+        """Moves the ends of responses that were lost between the tap and the client to the resend that got through.
+
+        In order, a response waits for every hole below its last byte. The client had the bytes half a round trip before
+        the ACK came by that covers them.
+        """
+        if not len(self._lost_key):
+            return end_ns
+        before = np.searchsorted(self._lost_key, key(fd, last), side="right") - 1
+        hit = (before >= 0) & (end_ns != NEVER)
+        hit &= self._lost_fd[before] == fd
+        return np.where(hit, np.maximum(end_ns, self._through_ns[before]), end_ns)
+
+
+def land(drafted: Drafted, ground: Ground, streams: Streams) -> Landed:
+    """Sets the times, frames and outcomes of exchanges whose bytes lie in TCP streams; `streams` must hold those of their flows."""
+    return _Landing(drafted, ground, streams).landed() if len(drafted.exchanges) else Landed.given(drafted)
 
 
 class _Landing:
     """The columns of some exchanges while their times are set."""
 
-    def __init__(self, drafted: Drafted, packets: Packets, tcp: TcpTables, streams: Streams) -> None:
+    def __init__(self, drafted: Drafted, ground: Ground, streams: Streams) -> None:
         self._drafted, self._table = drafted, drafted.exchanges
-        self._packets, self._tcp, self._streams = packets, tcp, streams
-        self._clipped_ns = int(packets.ts_ns.max())
+        self._ground, self._packets, self._tcp, self._streams = ground, ground.packets, ground.tcp, streams
+        self._clipped_ns = ground.clipped_ns
         self._start, self._end, self._first = (
             column.copy() for column in (self._table.start_ns, self._table.end_ns, self._table.first_byte_ns)
         )
@@ -94,7 +114,7 @@ class _Landing:
     def _time_responses(self, rows: Rows, fd: I64, first: I64, last: I64) -> I64:
         """Sets when responses came; gives for all exchanges the first ACK that covers the last byte of the response."""
         self._first[rows] = self._streams.in_order(fd, first)
-        ends = _behind_losses(self._streams.in_order(fd, last), fd, last, self._tcp)
+        ends = self._ground.behind_losses(self._streams.in_order(fd, last), fd, last)
         self._end[rows] = np.where(self._drafted.ending[rows] == _GIVEN, self._end[rows], ends)
         unasked = self._start[rows] == NEVER  # the request came before the capture began
         self._start[rows] = np.where(unasked, _seen(self._streams, fd, first), self._start[rows])
@@ -198,30 +218,18 @@ def _seen(streams: Streams, fd: I64, offset: I64) -> I64:
     return np.where(seen == NEVER, streams.in_order(fd, offset), seen)
 
 
-def _behind_losses(end_ns: I64, fd: I64, last: I64, tcp: TcpTables) -> I64:
-    """Moves the ends of responses that were lost between the tap and the client to the resend that got through.
-
-    In order, a response waits for every hole below its last byte. The client had the bytes half a round trip before
-    the ACK came by that covers them.
-    """
+def _losses_behind(tcp: TcpTables) -> tuple[I64, I64, I64]:
+    """Direction, key and, up to and including each one, when all of them got through: losses of responses behind the tap."""
     losses, flows = tcp.recoveries, tcp.flows
     flow = losses.fd >> 1
     here = losses.at_sender & ~losses.spurious & (losses.fd & 1 == SERVER_TO_CLIENT) & (losses.done_ns != NEVER)
     here &= (flows.vantage[flow] != Vantage.CLIENT) & (flows.vantage[flow] != Vantage.LOCAL)
     rows = np.flatnonzero(here)
-    if not len(rows):
-        return end_ns
     rows = rows[np.argsort(key(losses.fd[rows], losses.start[rows]), kind="stable")]
     round_trip = np.maximum(flows.near_rtt_ns[flow[rows]], 0)
     through = np.where(losses.resends[rows] > 1, losses.done_ns[rows] - round_trip, losses.resent_ns[rows])
-    through = np.maximum(through, losses.resent_ns[rows])
-    begins = np.flatnonzero(np.diff(losses.fd[rows], prepend=-1))
-    for begin, stop in zip(begins.tolist(), [*begins[1:].tolist(), len(rows)], strict=True):
-        np.maximum.accumulate(through[begin:stop], out=through[begin:stop])
-    before = np.searchsorted(key(losses.fd[rows], losses.start[rows]), key(fd, last), side="right") - 1
-    hit = (before >= 0) & (end_ns != NEVER)
-    hit &= losses.fd[rows[before]] == fd
-    return np.where(hit, np.maximum(end_ns, through[before]), end_ns)
+    through = running_max(np.maximum(through, losses.resent_ns[rows]), group_starts(losses.fd[rows]))
+    return losses.fd[rows], key(losses.fd[rows], losses.start[rows]), through
 
 
 class _Closing(NamedTuple):

@@ -15,7 +15,7 @@ from pcapdiag.exchanges.choose import Chooser
 from pcapdiag.exchanges.connects import find_connects
 from pcapdiag.exchanges.drafted import gather
 from pcapdiag.exchanges.h2log import H2Log, make_log
-from pcapdiag.exchanges.landing import Landed, land
+from pcapdiag.exchanges.landing import Ground, Landed, land
 from pcapdiag.exchanges.lookups import find_lookups
 from pcapdiag.exchanges.pair_tls import pair_tls
 from pcapdiag.exchanges.setup import attach_setup
@@ -25,7 +25,8 @@ from pcapdiag.exchanges.unseen import find_unseen
 from pcapdiag.exchanges.unsettled import Unsettled
 from pcapdiag.losses import Losses
 from pcapdiag.spool import Spool
-from pcapdiag.workers import spread
+from pcapdiag.streams import Streams
+from pcapdiag.workers import MOST_ITEMS, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
     from pcapdiag.flows.table import TcpTables
     from pcapdiag.packets.table import Packets
     from pcapdiag.spool import Room
-    from pcapdiag.streams import Streams
 
 
-_PARTS: Final = 32
-"""Small enough for several processes to end together, large enough for one look-up of times each."""
+_PART_LEN: Final = 1 << 14
+"""Pieces that are read at a time: few enough for the look-ups of their times to stay in a processor's cache, and for several
+processes to end together; enough for one look-up of all of them to pay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +86,18 @@ class _Read:
 
 
 def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses, jobs: int, room: Room | None) -> Paired:
+    ground = Ground(packets, tcp)
+
     def read(flows: Rows) -> _Read:
         counted = Losses()
-        chooser = Chooser(tcp, streams, counted, room)
+        near = Streams(packets, tcp, (int(flows[0]), int(flows[-1]) + 1)) if len(flows) else streams
+        chooser = Chooser(tcp, near, counted, room)
         readings = chooser.read(flows.tolist())
         h2 = readings.h2.streams()
         multiplexed = h2.exchanges(chooser.tape, tcp.flows.one_way)
-        drafts = readings.drafts + pair_tls(readings.tls, tcp, streams) + pair_turns(tcp, readings.unknown)
-        landed = tuple(land(drafted, packets, tcp, streams) for drafted in (multiplexed, gather(drafts)))
-        log = make_log(h2.logged(), streams)
+        drafts = readings.drafts + pair_tls(readings.tls, tcp, near) + pair_turns(tcp, readings.unknown)
+        landed = tuple(land(drafted, ground, near) for drafted in (multiplexed, gather(drafts)))
+        log = make_log(h2.logged(), near)
         if room is not None:
             room.release()
         number = {id(draft): row for row, draft in enumerate(drafts)}
@@ -125,10 +129,10 @@ def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses, jo
 
 
 def _parts(tcp: TcpTables) -> list[Rows]:
-    """The flows that carried bytes, ascending, in runs of about as many packets each; one run at least, and few."""
+    """The flows that carried bytes, ascending, in runs of about _PART_LEN pieces; one run at least."""
     flows, first = np.unique(tcp.pieces.fd >> 1, return_index=True)
     if not len(flows):
         return [flows]
-    run = first * _PARTS // len(tcp.pieces)
-    edges = [*np.flatnonzero(np.diff(run, prepend=-1)).tolist(), len(flows)]
+    part_len = max(_PART_LEN, len(tcp.pieces) // MOST_ITEMS)
+    edges = [*np.flatnonzero(np.diff(first // part_len, prepend=-1)).tolist(), len(flows)]
     return [flows[a:b] for a, b in pairwise(edges)]

@@ -144,25 +144,28 @@ class _Shares:
 
     def __init__(self, ledger: Ledger) -> None:
         codes = sorted({label.code for label in ledger.labels})
-        self._members = [f"{json.dumps(code)}: " for code in codes]
-        code = np.array([codes.index(label.code) for label in ledger.labels], np.int64)[ledger.label] if codes else ledger.label
-        order = np.lexsort((code, ledger.owner))
-        owner, code = ledger.owner[order].astype(np.int64), code[order]
-        first = np.flatnonzero(group_starts(owner * (len(codes) + 1) + code))
-        self._owner, self._code = owner[first], code[first]
-        spent_ns = np.add.reduceat(ledger.duration_ns[order], first) if len(first) else ledger.duration_ns
-        self._us = apportioned(self._owner, spent_ns)
-        by_size = np.lexsort((self._code, -spent_ns, self._owner))
-        self._code, self._us = self._code[by_size], self._us[by_size]
+        self._ledger, self._members = ledger, [f"{json.dumps(code)}: " for code in codes]
+        self._code = np.array([codes.index(label.code) for label in ledger.labels], np.int64)
 
     def of(self, begin: int, stop: int) -> list[str]:
         """Those of the exchanges [begin, stop)."""
-        edges = np.searchsorted(self._owner, np.arange(begin, stop + 1)).tolist()
-        low = edges[0]
-        some = slice(low, edges[-1])
-        named = zip(self._code[some].tolist(), (self._us[some] / 1_000_000).tolist(), strict=True)
-        members = [f"{self._members[code]}{share_s}" for code, share_s in named]
-        return [", ".join(members[a - low : b - low]) for a, b in pairwise(edges)]
+        ledger = self._ledger
+        low, high = np.searchsorted(ledger.owner, [begin, stop])
+        some = slice(int(low), int(high))
+        owner, code = ledger.owner[some].astype(np.int64) - begin, self._code[ledger.label[some]]
+        count = len(self._members)
+        spent_ns = np.zeros((stop - begin) * count, np.int64)
+        np.add.at(spent_ns, owner * count + code, ledger.end_ns[some] - ledger.start_ns[some])
+        present = np.zeros(len(spent_ns), np.bool_)
+        present[owner * count + code] = True
+        kept = np.flatnonzero(present)
+        owner, code, spent_ns = kept // max(count, 1), kept % max(count, 1), spent_ns[kept]
+        share_us = apportioned(owner, spent_ns)
+        by_size = np.lexsort((code, -spent_ns, owner))
+        named = zip(code[by_size].tolist(), (share_us[by_size] / 1_000_000).tolist(), strict=True)
+        members = [f"{self._members[number]}{share_s}" for number, share_s in named]
+        edges = np.searchsorted(owner, np.arange(stop - begin + 1)).tolist()
+        return [", ".join(members[a:b]) for a, b in pairwise(edges)]
 
 
 def _stalls(tables: Tables, ledger: Ledger) -> dict[int, str]:

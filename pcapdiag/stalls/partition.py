@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.columns import I64, Bools
     from pcapdiag.exchanges.table import Exchange, Exchanges, Spans
-    from pcapdiag.stalls.plain import Laid
+    from pcapdiag.stalls.plain import Entries
     from pcapdiag.trace import Trace
 
 _OWNED = frozenset({Tier.UNKNOWN, Tier.LOSS})
@@ -90,16 +90,15 @@ class _Book:
             self._won.append(sign)
         return place
 
-    def closed(self, laid: Laid, *, counted: Bools, trigger_ns: I64, calls: tuple[Entry, ...]) -> Ledger:
+    def closed(self, laid: Entries, *, counted: Bools, trigger_ns: I64, calls: tuple[Entry, ...]) -> Ledger:
         """The ledger of these entries and of those laid all at once."""
         rows = np.array(self._rows, np.int64).reshape(-1, 5)
-        owner, start, end, label = (np.concatenate([column, rows[:, at]]) for at, column in enumerate(laid))
-        sign = np.concatenate([np.full(len(laid.owner), -1), rows[:, 4]])
-        order = np.lexsort((start, owner))
+        at = np.searchsorted(laid.owner, rows[:, 0])  # both by exchange, and none is in both
+        sign = np.insert(np.full(len(laid.owner), -1, np.int32), at, rows[:, 4])
         return Ledger(
-            owner=owner[order].astype(np.int32), start_ns=start[order], end_ns=end[order], label=label[order].astype(np.int16),
-            sign=sign[order].astype(np.int32), labels=tuple(self._labels), signs=tuple(self._won), counted=counted, trigger_ns=trigger_ns,
-            calls=calls,
+            owner=np.insert(laid.owner, at, rows[:, 0]), start_ns=np.insert(laid.start_ns, at, rows[:, 1]),
+            end_ns=np.insert(laid.end_ns, at, rows[:, 2]), label=np.insert(laid.label, at, rows[:, 3]), sign=sign,
+            labels=tuple(self._labels), signs=tuple(self._won), counted=counted, trigger_ns=trigger_ns, calls=calls,
         )  # fmt: skip
 
 

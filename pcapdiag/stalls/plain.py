@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from pcapdiag.columns import I64, NEVER, Bools, Rows
+from pcapdiag.columns import I16, I32, I64, NEVER, Bools, Rows
 from pcapdiag.exchanges.table import CODES, Outcome, Protocol
 from pcapdiag.flows.rtt import AllRoundTrips
 from pcapdiag.flows.segmented import concatenated_ranges, group_starts, running_max, shifted
@@ -47,6 +47,10 @@ LABELS: Final = (PROPAGATION, QUEUEING, TRANSFER, DELIVERY, SERVER_THINK, CLIENT
 _PROPAGATION, _QUEUEING, _TRANSFER, _DELIVERY, _THINK, _PRODUCE, _UNATTRIBUTED, _DNS_SLOW, _TLS_SLOW = range(len(LABELS))
 
 
+_ROWS: Final = 1 << 14
+"""Exchanges laid out at once: all at once would want more memory than anything else."""
+
+
 class Laid(NamedTuple):
     """Parts: [start_ns, end_ns) of an exchange, and the place of its label in LABELS."""
 
@@ -56,10 +60,19 @@ class Laid(NamedTuple):
     label: I64
 
 
+class Entries(NamedTuple):
+    """The same, kept small: there are several for each exchange of a capture."""
+
+    owner: I32
+    start_ns: I64
+    end_ns: I64
+    label: I16
+
+
 class Plain:
     """Lays out plain exchanges."""
 
-    __slots__ = ("_exchanges", "_streams", "_tcp", "_trips", "trigger_ns")
+    __slots__ = ("_busy", "_exchanges", "_streams", "_tcp", "_trips", "trigger_ns")
 
     def __init__(self, exchanges: Exchanges, tcp: TcpTables, streams: Streams) -> None:
         self._exchanges, self._tcp, self._streams = exchanges, tcp, streams
@@ -67,9 +80,16 @@ class Plain:
         trip = np.where(exchanges.is_any(Protocol.DNS), 0, np.maximum(self._trips.whole_ns[exchanges.flow], 0))
         self.trigger_ns: I64 = np.maximum(2 * trip, STALL_FLOOR_NS)
         """Per exchange the stall trigger: max(2 SRTT, 200 ms)."""
+        within = (BULK_TRIPS * np.maximum(self._trips.whole_ns, 0) + ACK_SLACK_NS).astype(np.int64)
+        self._busy = backlogs(tcp, SERVER_TO_CLIENT, within)
 
-    def lay(self, rows: Rows) -> tuple[Laid, Rows]:
+    def lay(self, rows: Rows) -> tuple[Entries, Rows]:
         """The entries of those of the given exchanges in which nothing paused, by exchange, then time; and the other exchanges."""
+        chunks = [self._lay(rows[at : at + _ROWS]) for at in range(0, max(len(rows), 1), _ROWS)]
+        laid = Entries(*(np.concatenate(column) for column in zip(*(part for part, _ in chunks), strict=True)))
+        return laid, np.concatenate([paused for _, paused in chunks])
+
+    def _lay(self, rows: Rows) -> tuple[Entries, Rows]:
         setup = self._exchanges.is_setup[rows]
         asked = rows[~setup]
         asked = asked[self._exchanges.request_start_ns[asked] <= np.minimum(self._exchanges.end_ns[asked], NEVER - 1)]
@@ -178,8 +198,7 @@ class Plain:
     def _turns(self, rows: Rows, start_ns: I64, end_ns: I64, ago_ns: I64) -> list[Laid]:
         """The server's turns, but for the time in which it was busy sending other answers on a shared connection."""
         exchanges = self._exchanges
-        within = (BULK_TRIPS * np.maximum(self._trips.whole_ns, 0) + ACK_SLACK_NS).astype(np.int64)
-        busy = backlogs(self._tcp, SERVER_TO_CLIENT, within)
+        busy = self._busy
         flow = np.where((exchanges.h2_stream[rows] > 0) & (end_ns > start_ns), exchanges.flow[rows], -1)
         begin, stop = np.where(flow < 0, 0, busy.begin[flow]), np.where(flow < 0, 0, busy.begin[flow + 1])
         low = search_within(busy.end_ns, begin, stop, start_ns + ago_ns, right=True)
@@ -240,7 +259,7 @@ def _gaps(begin: I64, times: I64, start_ns: I64) -> tuple[I64, I64]:
     return gap_ns, last_ns
 
 
-def _tiled(laid: Laid, rows: Rows, start_ns: I64, end_ns: I64) -> Laid:
+def _tiled(laid: Laid, rows: Rows, start_ns: I64, end_ns: I64) -> Entries:
     """Parts without overlaps (the earlier one keeps the time), with what lies between them, equal neighbours as one."""
     order = np.lexsort((laid.end_ns, laid.start_ns, laid.owner))
     owner, label = laid.owner[order], laid.label[order]
@@ -266,7 +285,7 @@ def _tiled(laid: Laid, rows: Rows, start_ns: I64, end_ns: I64) -> Laid:
     whole = Laid(*(column[order] for column in whole))
     begins = np.flatnonzero(group_starts(whole.owner) | group_starts(whole.label))
     ends = np.append(begins[1:], len(whole.owner))[: len(begins)] - 1
-    return Laid(whole.owner[begins], whole.start_ns[begins], whole.end_ns[ends], whole.label[begins])
+    return Entries(whole.owner[begins].astype(np.int32), whole.start_ns[begins], whole.end_ns[ends], whole.label[begins].astype(np.int16))
 
 
 def _reached(stop: I64, first: Bools) -> I64:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from tests.bench.cost import Cost, measure
+from tests.bench.cost import Cost, measure, warm
 
 LIMIT_S: Final = 1_200
 """No run takes longer."""
@@ -68,6 +68,7 @@ def contest(capture: Path, rounds: int) -> dict[str, Cost]:
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}, and one for memory", file=sys.stderr)
         for name in present:
+            warm(capture)
             times[name].append(measure((*CONTENDERS[name], str(capture)), limit_s=LIMIT_S))
     return {
         name: replace(

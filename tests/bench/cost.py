@@ -17,6 +17,7 @@ from tests.bench import BenchError
 ROOT: Final = Path(__file__).resolve().parents[2]
 """Programs start here, so that `python -m` finds this repository."""
 
+_READ_LEN: Final = 1 << 20
 _PAUSE_S: Final = 0.02
 _SHARE: Final = 5
 """A sample that took long is followed by a pause five times as long: to look at large processes is work for the kernel, too."""
@@ -32,6 +33,14 @@ class Cost:
     """User and system time of it and of all children that it waited for."""
     peak_len: int
     """Bytes of the largest sample of memory; 0 if none was taken."""
+
+
+def warm(path: Path) -> None:
+    """Reads a file, so that the next to read it finds it in memory: disks are not what is compared here."""
+    buffer = bytearray(_READ_LEN)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
 
 
 def measure(command: Sequence[str], *, limit_s: float, memory: bool = False) -> Cost:

@@ -12,7 +12,7 @@ from typing import Final
 
 from tests.bench import BenchError
 from tests.bench.contest import CONTENDERS, JSON
-from tests.bench.cost import Cost, measure
+from tests.bench.cost import Cost, measure, warm
 from tests.bench.repeat import Recording
 
 _MEMORY, _MEMORY_LEN = "1.5GiB", 3 << 29
@@ -55,9 +55,8 @@ def marginal(source: Path, folder: Path, rounds: int) -> str:
     sizes = [_UNIT * times for times in _TIMES]
     with ExitStack() as stack:
         captures = [stack.enter_context(repeated(source, folder, count, unit=_UNIT)) for count in sizes]
-        commands = [(*CONTENDERS[JSON], str(capture)) for capture in captures]
-        runs = [[measure(command, limit_s=_LIMIT_S) for command in commands] for _ in range(rounds)]
-        peaks = [measure(command, limit_s=_LIMIT_S, memory=True).peak_len for command in commands]
+        runs = [[_analysis(capture) for capture in captures] for _ in range(rounds)]
+        peaks = [_analysis(capture, memory=True).peak_len for capture in captures]
     costs = [
         Cost(min(run.wall_s for run in mine), min(run.cpu_s for run in mine), peak)
         for mine, peak in zip(zip(*runs, strict=True), peaks, strict=True)
@@ -68,6 +67,11 @@ def marginal(source: Path, folder: Path, rounds: int) -> str:
         more = f"{wall[index - 1]:>24.2f}{cpu[index - 1]:>7.2f}" if index else ""
         lines.append(f"{count:>12,}{cost.wall_s:>9.2f}{cost.cpu_s:>9.2f}{cost.peak_len / 2**20:>10,.0f}{more}")
     return "\n".join([*lines, flat("wall", wall), flat("CPU", cpu)])
+
+
+def _analysis(capture: Path, *, memory: bool = False) -> Cost:
+    warm(capture)
+    return measure((*CONTENDERS[JSON], str(capture)), limit_s=_LIMIT_S, memory=memory)
 
 
 def steps_us(sizes: Sequence[int], seconds: Sequence[float]) -> list[float]:
@@ -93,6 +97,7 @@ def big(source: Path, folder: Path, size_len: int) -> tuple[str, bool]:
         lines.append(f"{packets:,} packets, {capture.stat().st_size / 1e9:.2f} GB; --memory {_MEMORY}")
         for jobs, report in enumerate(reports, start=1):
             options = ("--jobs", str(jobs), "--memory", _MEMORY, "-o", str(report))
+            warm(capture)
             cost = measure((*CONTENDERS[JSON], *options, str(capture)), limit_s=_LIMIT_S, memory=True)
             within = cost.peak_len <= _MEMORY_LEN
             right &= within
