@@ -23,6 +23,7 @@ from pcapdiag.exchanges.table import Exchanges
 from pcapdiag.exchanges.turns import pair_turns
 from pcapdiag.exchanges.unseen import find_unseen
 from pcapdiag.exchanges.unsettled import Unsettled
+from pcapdiag.flows.segmented import group_starts
 from pcapdiag.losses import Losses
 from pcapdiag.spool import Spool
 from pcapdiag.streams import Streams
@@ -130,7 +131,9 @@ def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses, jo
 
 def _parts(tcp: TcpTables) -> list[Rows]:
     """The flows that carried bytes, ascending, in runs of about _PART_LEN pieces; one run at least."""
-    flows, first = np.unique(tcp.pieces.fd >> 1, return_index=True)
+    flow = tcp.pieces.fd >> 1
+    first = np.flatnonzero(group_starts(flow))
+    flows = flow[first]
     if not len(flows):
         return [flows]
     part_len = max(_PART_LEN, len(tcp.pieces) // MOST_ITEMS)
