@@ -88,13 +88,6 @@ class Streams:
         """First piece of each direction, and behind the last of them."""
         self._near = _Near(0, 0, [], [], [])
 
-    def extent(self, fd: int) -> tuple[int, int]:
-        """Lowest stream offset known and the one behind the highest, seen or acknowledged; (0, 0) for no bytes."""
-        low, high = self._range(fd)
-        if low == high:
-            return 0, 0
-        return int(self._pieces.start[low]), int(self._pieces.stop[high - 1])
-
     def strips(self, fd: int) -> Strips:
         """All bytes of a direction, ascending and adjacent, from the first known one, packet by packet."""
         low, high = self._range(fd)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from pcapdiag.findings.summary import roots_of, stalls_of, union_ns
+from pcapdiag.findings.summary import covered_ns, roots_of, stalls_of
 from tests.diagnoses import exchange, ledger, tables
 
 
@@ -13,7 +14,8 @@ from tests.diagnoses import exchange, ledger, tables
     [([], 0), ([(0, 5)], 5), ([(0, 5), (5, 9)], 9), ([(3, 9), (0, 5)], 9), ([(0, 9), (2, 4)], 9), ([(0, 2), (7, 8), (1, 3)], 4)],
 )
 def test_a_union_counts_every_moment_once(intervals: list[tuple[int, int]], covered: int) -> None:
-    assert union_ns(intervals) == covered
+    start_ns, end_ns = np.array(sorted(intervals), np.int64).reshape(-1, 2).T
+    assert covered_ns(start_ns, end_ns) == covered
 
 
 def test_a_part_of_a_part_belongs_to_the_whole() -> None:

@@ -67,7 +67,6 @@ def test_strips_hold_every_byte_once_and_nothing_that_was_not_captured(actions: 
                 expected[byte] = CONTENT[side * ROOM + byte + stream.origin] if inside < limits[number] else None
         found = reassemble(packets, tcp)
         assert bytes_of(found, side) == expected
-        assert found.extent(side) == ((min(expected), max(expected) + 1) if expected else (0, 0))
 
 
 @given(ACTIONS, st.booleans())
@@ -162,7 +161,7 @@ def test_arrivals_of_many_are_the_progress_of_each(actions: list[Action], asked:
 def test_a_stream_without_bytes() -> None:
     streams = Wire().handshake().trace().streams
     assert isinstance(streams, Streams)
-    assert (streams.strips(0).starts, streams.extent(0), streams.progress(0, ((0, 9),)).tolist()) == ([], (0, 0), [])
+    assert (streams.strips(0).starts, streams.progress(0, ((0, 9),)).tolist()) == ([], [])
     for look_up in (streams.first_seen, streams.in_order, streams.acked, streams.sacked):
         assert look_up(0, np.array([0, 5])).tolist() == [NEVER, NEVER]
     assert streams.segment_of(7, np.array([0])).tolist() == [-1], "a flow that is not there"

@@ -11,8 +11,6 @@ import numpy as np
 from pcapdiag.stalls.sign import CLIENT_PRODUCE, CLIENT_THINK, DELIVERY, NOT_CAUSES, PROPAGATION, TRANSFER, UNATTRIBUTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pcapdiag.columns import I64
     from pcapdiag.stalls.ledger import Entry, Ledger
     from pcapdiag.trace import Tables
@@ -137,16 +135,10 @@ def per_agent_ns(agent: I64, start_ns: I64, end_ns: I64) -> dict[int, int]:
     order = np.lexsort((start_ns, agent))
     agent, start_ns, end_ns = agent[order], start_ns[order], end_ns[order]
     edges = [*np.flatnonzero(np.diff(agent, prepend=agent[:1] - 1)).tolist(), len(agent)]
-    return {int(agent[a]): _covered_ns(start_ns[a:b], end_ns[a:b]) for a, b in pairwise(edges)}
+    return {int(agent[a]): covered_ns(start_ns[a:b], end_ns[a:b]) for a, b in pairwise(edges)}
 
 
-def union_ns(intervals: Iterable[tuple[int, int]]) -> int:
-    """How much of the clock [start, end) intervals cover together."""
-    start_ns, end_ns = np.array(sorted(intervals), np.int64).reshape(-1, 2).T
-    return _covered_ns(start_ns, end_ns)
-
-
-def _covered_ns(start_ns: I64, end_ns: I64) -> int:
-    """The same of intervals by start."""
+def covered_ns(start_ns: I64, end_ns: I64) -> int:
+    """How much of the clock [start, end) intervals cover together; they are given by start."""
     reached = np.maximum.accumulate(np.concatenate([start_ns[:1], end_ns]))[:-1]
     return int(np.maximum(end_ns - np.maximum(start_ns, reached), 0).sum())

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
 from tests.bench import BenchError
@@ -50,16 +51,21 @@ def repeated(source: Path, folder: Path, packets: int, *, unit: int | None = Non
 def marginal(source: Path, folder: Path, rounds: int) -> str:
     """What each further packet costs, from 500,000 to 5,000,000, and whether that is one number.
 
-    Sizes take turns, and the least of a size's times counts: whatever else the machine does only ever adds to them.
+    Sizes take turns, each for as long as the largest one needs, and means count: the least of several times would favour short runs,
+    which find a quiet moment of the machine more easily.
     """
     sizes = [_UNIT * times for times in _TIMES]
+    turns = [max(1, round(_TIMES[-1] / times)) for times in _TIMES]
     with ExitStack() as stack:
         captures = [stack.enter_context(repeated(source, folder, count, unit=_UNIT)) for count in sizes]
-        runs = [[_analysis(capture) for capture in captures] for _ in range(rounds)]
+        runs: list[list[Cost]] = [[] for _ in sizes]
+        for turn in [turn for _ in range(rounds) for turn in range(turns[0])]:
+            for capture, mine, most in zip(captures, runs, turns, strict=True):
+                if turn < most:
+                    mine.append(_analysis(capture))
         peaks = [_analysis(capture, memory=True).peak_len for capture in captures]
     costs = [
-        Cost(min(run.wall_s for run in mine), min(run.cpu_s for run in mine), peak)
-        for mine, peak in zip(zip(*runs, strict=True), peaks, strict=True)
+        Cost(fmean(run.wall_s for run in mine), fmean(run.cpu_s for run in mine), peak) for mine, peak in zip(runs, peaks, strict=True)
     ]
     wall, cpu = (steps_us(sizes, values) for values in ([cost.wall_s for cost in costs], [cost.cpu_s for cost in costs]))
     lines = [f"{'packets':>12}{'wall s':>9}{'CPU s':>9}{'peak MiB':>10}{'us a packet more: wall':>24}{'CPU':>7}"]
