@@ -42,6 +42,8 @@ class Plain:
     ended: bool = False
     cuts: list[tuple[int, int, int]] = field(default_factory=list)
     extra: dict[str, int] = field(default_factory=dict)
+    spared_no_more: bool = False
+    """A GOAWAY has left it out."""
 
 
 def taken(flow: int, client: list[Row], server: list[Row]) -> tuple[dict[int, Plain], list[int]]:
@@ -70,7 +72,8 @@ def taken(flow: int, client: list[Row], server: list[Row]) -> tuple[dict[int, Pl
             stream.cuts.append((fd, stop - 1, CODES[Outcome.ERROR if refused else Outcome.ABORTED]))
             stream.extra.setdefault("h2_error", value)
         elif kind == H2Kind.GOAWAY and fd & 1:
-            for left_out in (other for opened, other in streams.items() if opened > number):
+            for left_out in (other for opened, other in streams.items() if opened > number and not other.spared_no_more):
+                left_out.spared_no_more = True
                 left_out.cuts.append((fd, stop - 1, CODES[Outcome.ABORTED]))
                 left_out.extra.setdefault("goaway", value)
         elif kind in (H2Kind.HEADERS, H2Kind.DATA):
@@ -117,3 +120,30 @@ def test_all_at_once_is_one_by_one(connections: list[tuple[list[Row], list[Row]]
         assert ENDING_OF[drafted.ending[row.id]] is (Ending.RESPONSE if one.ended else open_yet)
         assert [tuple(cut) for cut in drafted.cuts[row.id].tolist()] == one.cuts
         assert (row.request_len, row.response_len) == tuple(sum(b - a for a, b in spans) for spans in (one.request, one.response))
+
+
+def test_the_bytes_of_a_connection_are_put_together_once_for_all_its_token_streams() -> None:
+    events = FrozenMap({":status": "200", "content-type": "text/event-stream"})
+    rows = [row for number in (1, 3, 5) for row in ((number * 100, number * 100 + 9, int(H2Kind.HEADERS), number, 0, 0),)]
+    rows += [(at, at + 20, int(H2Kind.DATA), 1 + 2 * (at // 20 % 3), 11, 0) for at in range(1_000, 1_400, 20)]
+    streams = H2Streams(np.full(len(rows), 1), np.array(rows, np.int64), [events], {}, {})
+    asked: list[int] = []
+
+    def tape(fd: int) -> Tape:
+        asked.append(fd)
+        return Tape.of_bytes([(0, 1_400, b"data: x\n\n\n\n" * 117)])
+
+    drafted = streams.exchanges(tape, np.zeros(1, np.bool_))
+    assert (drafted.exchanges.messages.counts > 0).all()
+    assert asked == [1]
+
+
+def test_goaways_that_leave_out_ever_more_cut_each_stream_once() -> None:
+    client = [(at, at + 9, int(H2Kind.HEADERS), 1 + at // 9 * 2, 1, 1) for at in range(0, 9 * 50, 9)]
+    server = [(at, at + 17, int(H2Kind.GOAWAY), last, 0, 0) for at, last in zip(range(0, 17 * 6, 17), (99, 81, 81, 90, 41, 0), strict=True)]
+    fd = np.array([0] * len(client) + [1] * len(server))
+    drafted = H2Streams(fd, np.array(client + server, np.int64), SECTIONS, {}, {}).exchanges(
+        lambda _: Tape.of_bytes([]), np.zeros(1, np.bool_)
+    )
+    assert drafted.cuts.counts.tolist() == [1] * 50
+    assert sorted(set(drafted.cuts.values[:, 1].tolist())) == [33, 84, 101]

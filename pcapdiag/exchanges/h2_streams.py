@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -84,6 +85,7 @@ class H2Streams:
     def exchanges(self, tape: Callable[[int], Tape], one_way: Bools) -> Drafted:
         """One exchange per stream but the adopted ones, by flow and stream; `tape` gives the bytes of a direction, `one_way` is by flow."""
         count = len(self.flow)
+        tape = lru_cache(maxsize=1)(tape)  # streams of one connection come one after the other
         extra: dict[int, Facts] = defaultdict(dict)
         request = self._spans(np.flatnonzero(self._own & ~self._down & (self._block | self._data)))
         answer = np.flatnonzero(self._own & self._down & (self._data | (self._block & ~self._interim)))
@@ -167,6 +169,7 @@ class H2Streams:
         cuts: list[list[tuple[int, ...]]] = [[] for _ in range(len(self.flow))] if self._has_cuts() else []
         if not cuts:
             return Ragged.empty(len(self.flow), width=CUT_LEN)
+        spared: dict[int, int] = {}
         for row in np.flatnonzero((self._own & (self._kind == H2Kind.RST)) | self._leaves_out()).tolist():
             fd, offset, value = int(self._fd[row]), int(self._stop[row]) - 1, int(self._value[row])
             if self._kind[row] == H2Kind.RST:
@@ -176,10 +179,11 @@ class H2Streams:
                 extra[stream].setdefault("h2_error", value)
                 continue
             low, high = np.searchsorted(self.flow, [fd >> 1, (fd >> 1) + 1]).tolist()
-            for stream in range(low, high):
-                if self.id[stream] > self._id[row]:
-                    cuts[stream].append((fd, offset, _ABORTED))
-                    extra[stream].setdefault("goaway", value)
+            first = low + int(np.searchsorted(self.id[low:high], self._id[row], side="right"))
+            for stream in range(first, spared.get(fd, high)):
+                cuts[stream].append((fd, offset, _ABORTED))
+                extra[stream].setdefault("goaway", value)
+            spared[fd] = min(first, spared.get(fd, high))  # what one GOAWAY leaves out a later one cannot leave out sooner
         return Ragged.of(cuts, width=CUT_LEN)
 
     def _has_cuts(self) -> bool:
@@ -206,11 +210,11 @@ class H2Streams:
         begin = np.searchsorted(self._of[rows], np.arange(len(self.flow) + 1)).tolist()
         offsets: list[Sequence[int]] = [()] * len(self.flow)
         for stream in np.flatnonzero(marked).tolist():
-            marks = MessageMarks.of(said[of_said[stream]].marks)
-            flow = int(self.flow[stream])
+            marks, flow = MessageMarks.of(said[of_said[stream]].marks), int(self.flow[stream])
+            server = tape(2 * flow + 1)
             for row in rows[begin[stream] : begin[stream + 1]].tolist():
                 body = self._bodies.get(row, (int(self._at[row]) + HEADER_LEN, int(self._stop[row])))
-                marks.read(tape(2 * flow + 1), *body)
+                marks.read(server, *body)
             draft = Draft(flow, Protocol.H2, "", outcome=Outcome.OK)
             marks.conclude(draft)
             offsets[stream] = draft.messages

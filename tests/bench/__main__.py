@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each program, of which the median counts (%(default)s)")
     parser.add_argument("--packets", type=int, help="repeat the capture, later and between other hosts, until it has so many packets")
     parser.add_argument("--marginal", action="store_true", help="instead: the cost of a further packet, from 500,000 to 5,000,000")
+    parser.add_argument("--jobs", type=int, help="processes of the analyses of --marginal (default: one per core)")
     parser.add_argument("--big", nargs="?", type=float, const=6.0, metavar="GB", help="instead: so large a capture in little memory (6)")
     parser.add_argument("--record", action="store_true", help="only record the capture, and say where it is")
     parser.add_argument("--cache", type=Path, default=ROOT / ".bench", help="folder for captures (%(default)s)")
@@ -63,7 +64,7 @@ def measured(options: argparse.Namespace) -> int:
         return 0
     print(machine())
     if options.marginal:
-        print(marginal(source, options.cache, options.rounds))
+        print(marginal(source, options.cache, options.rounds, options.jobs))
         return 0
     if options.big is not None:
         said, right = big(source, options.cache, int(options.big * 1e9))

@@ -48,7 +48,7 @@ def repeated(source: Path, folder: Path, packets: int, *, unit: int | None = Non
         target.unlink(missing_ok=True)
 
 
-def marginal(source: Path, folder: Path, rounds: int) -> str:
+def marginal(source: Path, folder: Path, rounds: int, jobs: int | None = None) -> str:
     """What each further packet costs, from 500,000 to 5,000,000, and whether that is one number.
 
     Sizes take turns, each for as long as the largest one needs, and means count: the least of several times would favour short runs,
@@ -62,8 +62,8 @@ def marginal(source: Path, folder: Path, rounds: int) -> str:
         for turn in [turn for _ in range(rounds) for turn in range(turns[0])]:
             for capture, mine, most in zip(captures, runs, turns, strict=True):
                 if turn < most:
-                    mine.append(_analysis(capture))
-        peaks = [_analysis(capture, memory=True).peak_len for capture in captures]
+                    mine.append(_analysis(capture, jobs))
+        peaks = [_analysis(capture, jobs, memory=True).peak_len for capture in captures]
     costs = [
         Cost(fmean(run.wall_s for run in mine), fmean(run.cpu_s for run in mine), peak) for mine, peak in zip(runs, peaks, strict=True)
     ]
@@ -75,9 +75,10 @@ def marginal(source: Path, folder: Path, rounds: int) -> str:
     return "\n".join([*lines, flat("wall", wall), flat("CPU", cpu)])
 
 
-def _analysis(capture: Path, *, memory: bool = False) -> Cost:
+def _analysis(capture: Path, jobs: int | None, *, memory: bool = False) -> Cost:
     warm(capture)
-    return measure((*CONTENDERS[JSON], str(capture)), limit_s=_LIMIT_S, memory=memory)
+    options = () if jobs is None else ("--jobs", str(jobs))
+    return measure((*CONTENDERS[JSON], *options, str(capture)), limit_s=_LIMIT_S, memory=memory)
 
 
 def steps_us(sizes: Sequence[int], seconds: Sequence[float]) -> list[float]:
