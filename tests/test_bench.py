@@ -142,8 +142,10 @@ def test_the_table_and_its_goals_say_who_is_faster_and_by_how_much() -> None:
 
 def test_marginal_cost_is_the_slope_not_the_mean() -> None:
     assert steps_us([500_000, 1_000_000, 3_000_000], [3.0, 4.0, 8.0]) == [2.0, 2.0]
-    assert "goal 1.2: met" in flat("wall", [2.0, 2.39])
-    assert "goal 1.2: MISSED" in flat("wall", [2.0, 2.41])
+    assert "goal 1.2: met" in flat("wall", [1, 2, 3], [2.0, 2.39])
+    assert "goal 1.2: MISSED" in flat("wall", [1, 2, 3], [2.0, 2.41])
+    said = flat("CPU", [0, 2, 3], [2.5, 4.0])
+    assert "3.00 us over all, no step is more than 33% off; the dearest step is 1.60 times" in said
 
 
 def test_every_step_of_the_marginal_cost_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

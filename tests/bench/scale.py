@@ -72,7 +72,7 @@ def marginal(source: Path, folder: Path, rounds: int, jobs: int | None = None) -
     for index, (count, cost) in enumerate(zip(sizes, costs, strict=True)):
         more = f"{wall[index - 1]:>24.2f}{cpu[index - 1]:>7.2f}" if index else ""
         lines.append(f"{count:>12,}{cost.wall_s:>9.2f}{cost.cpu_s:>9.2f}{cost.peak_len / 2**20:>10,.0f}{more}")
-    return "\n".join([*lines, flat("wall", wall), flat("CPU", cpu)])
+    return "\n".join([*lines, flat("wall", sizes, wall), flat("CPU", sizes, cpu)])
 
 
 def _analysis(capture: Path, jobs: int | None, *, memory: bool = False) -> Cost:
@@ -88,11 +88,17 @@ def steps_us(sizes: Sequence[int], seconds: Sequence[float]) -> list[float]:
     ]
 
 
-def flat(what: str, steps: Sequence[float]) -> str:
-    """Whether the dearest step is within 20 % of the cheapest."""
+def flat(what: str, sizes: Sequence[int], steps: Sequence[float]) -> str:
+    """Whether the dearest step is within 20 % of the cheapest; and how far from the slope over all of them the odd one is."""
     spread = max(steps) / min(steps) if min(steps) > 0 else float("inf")
+    weights = [more - fewer for fewer, more in pairwise(sizes)]
+    slope = sum(step * weight for step, weight in zip(steps, weights, strict=True)) / sum(weights)
+    off = max(abs(step / slope - 1) for step in steps) if slope > 0 else float("inf")
     said = "met" if spread <= _FLAT else "MISSED"
-    return f"{what} time of a further packet: the dearest step is {spread:.2f} times the cheapest [goal {_FLAT:g}: {said}]"
+    return (
+        f"{what} time of a further packet: {slope:.2f} us over all, no step is more than {off:.0%} off; "
+        f"the dearest step is {spread:.2f} times the cheapest [goal {_FLAT:g}: {said}]"
+    )
 
 
 def big(source: Path, folder: Path, size_len: int) -> tuple[str, bool]:
