@@ -88,6 +88,11 @@ class Streams:
         """First piece of each direction, and behind the last of them."""
         self._near = _Near(0, 0, [], [], [])
 
+    @property
+    def gaps(self) -> Gaps:
+        """Bytes that were acknowledged and never captured, of these flows."""
+        return self._gaps
+
     def strips(self, fd: int) -> Strips:
         """All bytes of a direction, ascending and adjacent, from the first known one, packet by packet."""
         low, high = self._range(fd)

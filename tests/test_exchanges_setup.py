@@ -6,6 +6,7 @@ from pcapdiag.exchanges.drafted import gather
 from pcapdiag.exchanges.landing import Landed
 from pcapdiag.exchanges.setup import attach_setup
 from pcapdiag.exchanges.table import Exchange, Outcome, Protocol
+from pcapdiag.exchanges.turns import round_trips
 from pcapdiag.exchanges.unsettled import Unsettled
 from tests.paired import Read, ms, paired, request, response
 from tests.test_exchanges_lookups import AAAA, answer, query, resolver
@@ -116,6 +117,6 @@ class TestLookups:
 def test_nothing_to_attach_changes_nothing() -> None:
     read = paired(Wire().send(request()).reply(response()))
     unsettled = Unsettled.of([Landed.given(gather([]))])
-    attach_setup(unsettled, {}, read.tcp, read.packets.addresses)
+    attach_setup(unsettled, {}, read.tcp, read.packets.addresses, round_trips(read.tcp))
     assert len(unsettled.settled()) == 0
     assert read.applications[0].setup == ()

@@ -17,7 +17,7 @@ from pcapdiag.streams import NOWHERE, Streams, reassemble
 from tests.packet_rows import BEGIN_NS, MS, capture
 from tests.tcp_model import Sent, Stream, as_packets, observe
 from tests.tcp_talk import ACTIONS, Action, told
-from tests.wire import START_NS, Wire
+from tests.wire import START_NS, Wire, merge
 
 if TYPE_CHECKING:
     from pcapdiag.flows.table import TcpTables
@@ -165,3 +165,18 @@ def test_a_stream_without_bytes() -> None:
     for look_up in (streams.first_seen, streams.in_order, streams.acked, streams.sacked):
         assert look_up(0, np.array([0, 5])).tolist() == [NEVER, NEVER]
     assert streams.segment_of(7, np.array([0])).tolist() == [-1], "a flow that is not there"
+
+
+def test_the_streams_of_some_flows_are_those_of_all_of_them() -> None:
+    lossy = Wire(cport=50_001, start_ms=3).handshake().send(3_000).reply(9_000, lose="capture", only=[2]).wait(ms=50).send(100)
+    resent = Wire(cport=50_002, start_ms=5).handshake().send(100).reply(9_000, lose="before", only=[1]).wait(ms=90).resend(by="server")
+    trace = merge(Wire().handshake().send(500).reply(4_000), lossy, resent).trace()
+    whole, offsets = trace.streams, np.arange(-2, 9_100)
+    for flow in range(3):
+        part = Streams(trace.packets, trace.tcp, (flow, flow + 1))
+        assert part.gaps.fd.tolist() == trace.tcp.gaps.fd[trace.tcp.gaps.fd >> 1 == flow].tolist()
+        for fd in (2 * flow, 2 * flow + 1):
+            assert part.strips(fd) == whole.strips(fd)
+            for look in ("first_seen", "in_order", "acked", "sacked", "segment_of"):
+                assert getattr(part, look)(fd, offsets).tolist() == getattr(whole, look)(fd, offsets).tolist()
+    assert len(trace.tcp.gaps) == 1

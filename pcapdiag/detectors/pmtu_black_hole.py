@@ -164,14 +164,14 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         tunnel = next((f.tunnel for f in facts if f.tunnel is not None), None)
         told = min((f.told_outside for f in facts if f.told_outside is not None), default=None)
         outer_mtu = None if tunnel is None else tunnel.outer_mtu(low, high, told)
-        believed = _believed(tables, share.flows, from_server=facts[0].from_server)
+        beside = _beside(tables, share.flows, from_server=facts[0].from_server)
         guesses = _guesses(low, high, tunnel, outer_mtu, tables.host_facts)
         counted = f"{failed} lost" if failed else "none came"
         conclusion = share.concluded(
             LABEL.code,
             summary=f"packets of {high + 1} bytes and more from {sender} to {receiver} vanish ({counted}) while {passed} smaller ones "
             f"passed: the path MTU lies between {low} and {high} bytes, and {share.requests} hung for "
-            f"{share.stall_ns / 1e9:.2f} s.{_of_tunnel(tunnel, low, high, outer_mtu)}{_of_sender(believed, high)} {_of_icmp(facts)}",
+            f"{share.stall_ns / 1e9:.2f} s.{_of_tunnel(tunnel, low, high, outer_mtu)}{_of_sender(beside, high)} {_of_icmp(facts)}",
             contrast=f"plain loss would have hit some of the {passed} smaller packets too, and a dead peer would have passed none",
             details={
                 "variant": "at-sender" if facts[0].at_sender else "at-receiver",
@@ -181,7 +181,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
                 "candidates": guesses,
                 "failed_sends": failed,
                 "passed": passed,
-                **({} if believed is None else {"sender_mtu": believed}),
+                **beside,
                 **({} if tunnel is None else {"tunnel": tunnel.name, "overhead_len": tunnel.overhead_len, "outer_path_mtu": outer_mtu}),
             },
             identity=(str(low), str(high)),
@@ -199,23 +199,27 @@ def _of_icmp(facts: list[Facts]) -> str:
     return "No Packet Too Big came." if any(f.icmp_captured for f in facts) else "No ICMP of any kind is in this capture."
 
 
-def _believed(tables: Tables, flows: Sequence[int], *, from_server: bool) -> int | None:
-    """Bytes that the sender takes the path for: its socket's as `ss` says, else its interface's as `ip` does; None: nothing said it."""
+def _beside(tables: Tables, flows: Sequence[int], *, from_server: bool) -> dict[str, int]:
+    """What lay beside the capture about the sender: its sockets' path MTU (`ss`), the MTU of its interface (`ip`), in bytes."""
     facts, ends = tables.host_facts, tables.flows
-    if not facts:
-        return None
-    found = []
-    for flow in flows:
+    found: dict[str, int] = {}
+    for flow in flows if facts else ():
         client = tables.addresses.packed[ends.client[flow]], int(ends.client_port[flow])
         server = tables.addresses.packed[ends.server[flow]], int(ends.server_port[flow])
         local, remote = (server, client) if from_server else (client, server)
-        found.append(facts.pmtu_between(*local, *remote) or facts.mtu_at(local[0]))
-    return max((mtu for mtu in found if mtu is not None), default=None)
+        for name, mtu in (("sender_pmtu", facts.pmtu_between(*local, *remote)), ("sender_mtu", facts.mtu_at(local[0]))):
+            if mtu is not None:
+                found[name] = max(mtu, found.get(name, 0))
+    return found
 
 
-def _of_sender(believed: int | None, high: int) -> str:
+def _of_sender(beside: dict[str, int], high: int) -> str:
     """The sentence about what lay beside the capture, with a space before it; only what explains the large packets."""
-    return "" if believed is None or believed <= high else f" The sender's own host still takes the path for {believed:,} bytes."
+    if beside.get("sender_pmtu", 0) > high:
+        return f" By ss on the sender's host its sockets took the path for {beside['sender_pmtu']:,} bytes."
+    if "sender_pmtu" not in beside and beside.get("sender_mtu", 0) > high:
+        return f" By ip on the sender's host its interface has an MTU of {beside['sender_mtu']:,} bytes."
+    return ""
 
 
 def _guesses(low: int, high: int, tunnel: Enclosure | None, outer_mtu: int | None, facts: HostFacts) -> list[str]:

@@ -57,7 +57,7 @@ class Chooser:
 
     def read(self, flows: Iterable[int]) -> Readings:
         """Reads these flows, which all carried bytes."""
-        gaps = self.tcp.gaps
+        gaps = self.streams.gaps
         for fd, start, stop in zip(gaps.fd.tolist(), gaps.start.tolist(), gaps.stop.tolist(), strict=True):
             low, high = self._unseen.get(fd, (start, stop))
             self._unseen[fd] = min(low, start), max(high, stop)

@@ -20,7 +20,7 @@ from pcapdiag.exchanges.lookups import find_lookups
 from pcapdiag.exchanges.pair_tls import pair_tls
 from pcapdiag.exchanges.setup import attach_setup
 from pcapdiag.exchanges.table import Exchanges
-from pcapdiag.exchanges.turns import pair_turns
+from pcapdiag.exchanges.turns import pair_turns, round_trips
 from pcapdiag.exchanges.unseen import find_unseen
 from pcapdiag.exchanges.unsettled import Unsettled
 from pcapdiag.flows.segmented import group_starts
@@ -87,7 +87,7 @@ class _Read:
 
 
 def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses, jobs: int, room: Room | None) -> Paired:
-    ground = Ground(packets, tcp)
+    ground, rtts = Ground(packets, tcp), round_trips(tcp)
 
     def read(flows: Rows) -> _Read:
         counted = Losses()
@@ -96,7 +96,7 @@ def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses, jo
         readings = chooser.read(flows.tolist())
         h2 = readings.h2.streams()
         multiplexed = h2.exchanges(chooser.tape, tcp.flows.one_way)
-        drafts = readings.drafts + pair_tls(readings.tls, tcp, near) + pair_turns(tcp, readings.unknown)
+        drafts = readings.drafts + pair_tls(readings.tls, tcp, near, rtts) + pair_turns(tcp, readings.unknown, rtts)
         landed = tuple(land(drafted, ground, near) for drafted in (multiplexed, gather(drafts)))
         log = make_log(h2.logged(), near)
         if room is not None:
@@ -124,7 +124,7 @@ def _pair(packets: Packets, tcp: TcpTables, streams: Streams, losses: Losses, jo
     unsettled.given_up_ns = {first_connect + row: one.given_up_ns for row, one in enumerate(connects) if one.given_up_ns is not None}
     if room is not None:
         room.release()
-    attach_setup(unsettled, lookups, tcp, packets.addresses)
+    attach_setup(unsettled, lookups, tcp, packets.addresses, rtts)
     settle_abandoned(unsettled, tcp)
     return Paired(unsettled.settled(), H2Log(**logs.finish()))
 

@@ -11,13 +11,14 @@ from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.draft import Draft, Ending
 from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.exchanges.tls_talk import Record, Talk
-from pcapdiag.exchanges.turns import Chunk, Turn, bursts_of, round_trips, turn_draft, turns_of
+from pcapdiag.exchanges.turns import Chunk, Turn, bursts_of, turn_draft, turns_of
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT
 from pcapdiag.protocols.tls import ALERT_NAMES, APPLICATION_DATA, HANDSHAKE, RECORD_HEADER_LEN, TLS_1_3
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pcapdiag.columns import I64
     from pcapdiag.exchanges.draft import Facts
     from pcapdiag.flows.table import TcpTables
     from pcapdiag.protocols.tls import ServerHelloReceived
@@ -198,34 +199,33 @@ def _without_control(side: list[Timed], preface_len: int) -> list[Timed]:
     return kept or side
 
 
-def pair_tls(pairings: list[TlsPairing], tcp: TcpTables, streams: Streams) -> list[Draft]:
-    """Handshakes and inferred exchanges of all TLS connections."""
+def pair_tls(pairings: list[TlsPairing], tcp: TcpTables, streams: Streams, rtts: I64) -> list[Draft]:
+    """Handshakes and inferred exchanges of all TLS connections; `rtts` as `round_trips` gives them."""
     if not pairings:
         return []
     _time_records(pairings, streams)
-    rtts = round_trips(tcp)
     drafts: list[Draft] = []
     chunks: list[Chunk] = []
     for pairing in pairings:
         handshake = pairing.handshake()
         if handshake is None:
-            chunks += pairing.chunks(0, 0, rtts[pairing.flow])
+            chunks += pairing.chunks(0, 0, int(rtts[pairing.flow]))
             continue
         draft, own = handshake
         drafts.append(draft)
         if draft.ending is Ending.GIVEN and draft.outcome is Outcome.OK:
-            chunks += pairing.chunks(draft.end_ns, own, rtts[pairing.flow])
+            chunks += pairing.chunks(draft.end_ns, own, int(rtts[pairing.flow]))
     drafts += _inferred(pairings, chunks, tcp, rtts)
     for draft in drafts:
         draft.keys = "none"
     return drafts
 
 
-def _inferred(pairings: Iterable[TlsPairing], chunks: list[Chunk], tcp: TcpTables, rtts: list[int]) -> list[Draft]:
+def _inferred(pairings: Iterable[TlsPairing], chunks: list[Chunk], tcp: TcpTables, rtts: I64) -> list[Draft]:
     drafts: list[Draft] = []
     by_flow = {pairing.flow: pairing for pairing in pairings}
     for flow, bursts in bursts_of(chunks).items():
-        turns = turns_of(bursts, rtts[flow])
+        turns = turns_of(bursts, int(rtts[flow]))
         drafts += [turn_draft(flow, Protocol.TLS, by_flow[flow].name, turn) for turn in turns]
         if turns and by_flow[flow].was_cut(turns[-1], tcp):
             drafts[-1].ending = Ending.OPEN

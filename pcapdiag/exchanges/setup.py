@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pcapdiag.exchanges.table import CODES, Outcome, Protocol
-from pcapdiag.exchanges.turns import round_trips
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pcapdiag.columns import Rows
+    from pcapdiag.columns import I64, Rows
     from pcapdiag.exchanges.lookups import Lookup
     from pcapdiag.exchanges.unsettled import Unsettled
     from pcapdiag.flows.table import TcpTables
@@ -119,7 +118,7 @@ class _Questions:
         return None
 
 
-def attach_setup(unsettled: Unsettled, lookups: Mapping[int, Lookup], tcp: TcpTables, addresses: Addresses) -> None:
+def attach_setup(unsettled: Unsettled, lookups: Mapping[int, Lookup], tcp: TcpTables, addresses: Addresses, rtts: I64) -> None:
     """Makes set-up exchanges phases of what waited for them, and lets that begin with the first of them.
 
     Args:
@@ -127,6 +126,7 @@ def attach_setup(unsettled: Unsettled, lookups: Mapping[int, Lookup], tcp: TcpTa
         lookups: what the lookups among them are, by row.
         tcp: the flows they are in.
         addresses: what those flows' addresses refer to.
+        rtts: round trip of each flow, see `round_trips`.
     """
     table = unsettled.exchanges
     order = unsettled.order()
@@ -136,14 +136,14 @@ def attach_setup(unsettled: Unsettled, lookups: Mapping[int, Lookup], tcp: TcpTa
     first = np.full(len(tcp.flows), -1)
     requests = order[is_request][::-1]
     first[table.flow[requests]] = requests  # of several the last one stays
-    owner_of = _attach_phases(unsettled, order[is_step], first, tcp)
+    owner_of = _attach_phases(unsettled, order[is_step], first, rtts)
     if lookups:
         connects = order[is_step & (table.protocol[order] == CODES[Protocol.CONNECT])]
         questions = _Questions.of(lookups, unsettled)
         _Attaching(unsettled, owner_of, questions, tcp, addresses).attach(connects)
 
 
-def _attach_phases(unsettled: Unsettled, steps: Rows, first: Rows, tcp: TcpTables) -> Rows:
+def _attach_phases(unsettled: Unsettled, steps: Rows, first: Rows, rtts: I64) -> Rows:
     """Attaches connects and handshakes, given in order, to the first request of their flow.
 
     Returns:
@@ -155,7 +155,7 @@ def _attach_phases(unsettled: Unsettled, steps: Rows, first: Rows, tcp: TcpTable
     last[flow] = steps
     earliest[flow[::-1]] = steps[::-1]
     np.maximum.at(ready_ns, flow, table.end_ns[steps])
-    patience_ns = np.maximum(_PREWARMED_NS, 2 * np.array(round_trips(tcp), np.int64))
+    patience_ns = np.maximum(_PREWARMED_NS, 2 * rtts)
     asked = first >= 0
     warm = asked & (earliest >= 0)
     warm[warm] = table.start_ns[first[warm]] - ready_ns[warm] > patience_ns[warm]

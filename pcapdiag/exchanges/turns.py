@@ -61,9 +61,13 @@ def bursts_of(chunks: Iterable[Chunk]) -> dict[int, list[Burst]]:
 
 def bursts_of_segments(tcp: TcpTables, flows: Iterable[int]) -> dict[int, list[Burst]]:
     """Flow -> its bursts in time order, segments being the chunks; bytes sent again do not count."""
-    segments = tcp.segments
     wanted = np.zeros(len(tcp.flows), np.bool_)
     wanted[list(flows)] = True
+    some = np.flatnonzero(wanted)
+    if not len(some):
+        return {}
+    low, high = np.searchsorted(tcp.segments.flow, [some[0], some[-1] + 1])
+    segments = tcp.segments.take(slice(int(low), int(high)))
     rows = np.flatnonzero(wanted[segments.flow] & ((segments.kind == Kind.NEW) | (segments.kind == Kind.FILL)) & (segments.payload_len > 0))
     if not len(rows):
         return {}
@@ -115,15 +119,14 @@ def turns_of(bursts: list[Burst], rtt_ns: int) -> list[Turn]:
     return turns
 
 
-def pair_turns(tcp: TcpTables, flows: list[int]) -> list[Draft]:
-    """Drafts for connections whose protocol is unknown: one per turn."""
+def pair_turns(tcp: TcpTables, flows: list[int], rtts: I64) -> list[Draft]:
+    """Drafts for connections whose protocol is unknown: one per turn; `rtts` as `round_trips` gives them."""
     if not flows:
         return []
     drafts: list[Draft] = []
-    rtts = round_trips(tcp)
     client_fin = tcp.flows.client_fin_ns
     for flow, bursts in bursts_of_segments(tcp, flows).items():
-        turns = turns_of(bursts, rtts[flow])
+        turns = turns_of(bursts, int(rtts[flow]))
         if len(turns) > 1 and turns[-1].response is None and int(client_fin[flow]) - turns[-1].last_ns < _LAST_WORDS_NS:
             turns.pop()
         name = f"tcp port {int(tcp.flows.server_port[flow])}"
@@ -145,10 +148,10 @@ def turn_draft(flow: int, protocol: Protocol, name: str, turn: Turn) -> Draft:
     )
 
 
-def round_trips(tcp: TcpTables) -> list[int]:
+def round_trips(tcp: TcpTables) -> I64:
     """Round trip of each flow, client to server and back, as far as handshake or ACKs tell; at least 1 ms."""
     near, far = (_half(tcp, direction) for direction in (CLIENT_TO_SERVER, SERVER_TO_CLIENT))
-    return [int(rtt) for rtt in np.where((near >= 0) & (far >= 0), near + far, np.maximum(near, far)).clip(1_000_000)]
+    return np.where((near >= 0) & (far >= 0), near + far, np.maximum(near, far)).clip(1_000_000)
 
 
 def _half(tcp: TcpTables, direction: int) -> I64:

@@ -36,10 +36,10 @@ class LookingHttp2Reader(Http2Reader):
     """An Http2Reader that may also look bytes up instead of being fed all of them; what it sees is the same."""
 
     def look_through(self, source: Source, rows: FrameRows) -> list[Event]:
-        """Reads frames where they lie, without a look at what no row needs, as far as it gets: `at` is where it stopped.
+        """Reads frames where they lie, without a look at what no row needs, as far as it gets.
 
         Stops where more is needed than a look: at a hole in a frame other than DATA, at a frame that its source does not
-        hold to its end, out of sync. `feed` and `skip` go on from there; the rows of what they would give are the same.
+        hold to its end, out of sync. `feed` and `skip` go on from `next`; the rows of what they would give are the same.
 
         Returns:
             The events that are no rows of DATA, HEADERS or WINDOW_UPDATE; of some of them `rows` has rows, too.

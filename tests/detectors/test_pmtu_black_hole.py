@@ -246,17 +246,26 @@ def beside(trace: Trace, *, mtu: int, tunnel_mtu: int, pmtu: int | None) -> Trac
     return replace(trace, host_facts=HostFacts(sources=("ip.txt",), links=links, sockets=(socket,) if pmtu else ()))
 
 
-@pytest.mark.parametrize(("pmtu", "believed"), [(None, 9_000), (1_500, 1_500)])
-def test_what_lay_beside_the_capture_says_what_the_sender_believes(pmtu: int | None, believed: int) -> None:
+@pytest.mark.parametrize(
+    ("pmtu", "said"),
+    [(None, "its interface has an MTU of 9,000 bytes."), (1_500, "its sockets took the path for 1,500 bytes.")],
+)
+def test_what_lay_beside_the_capture_says_what_the_sender_believed(pmtu: int | None, said: str) -> None:
     (found,) = diagnosed(DETECTOR, beside(hole("server").trace(), mtu=9_000, tunnel_mtu=1_440, pmtu=pmtu))
-    assert found.details["sender_mtu"] == believed
-    assert f"The sender's own host still takes the path for {believed:,} bytes." in found.summary
+    assert (found.details["sender_mtu"], found.details.get("sender_pmtu")) == (9_000, pmtu)
+    assert said in found.summary
     assert found.details["candidates"] == ["1440 (wg0 of a host beside the capture)"]
+
+
+def test_a_socket_that_knew_the_path_by_then_is_not_said_to_have_missed_it() -> None:
+    """`ss` may have been run when the sender had learnt better: its interface's size then explains nothing."""
+    (found,) = diagnosed(DETECTOR, beside(hole("server").trace(), mtu=9_000, tunnel_mtu=9_000, pmtu=1_300))
+    assert "sender's host" not in found.summary
 
 
 def test_a_host_that_knows_the_path_is_not_blamed_for_its_size() -> None:
     (found,) = diagnosed(DETECTOR, beside(hole("server").trace(), mtu=1_300, tunnel_mtu=9_000, pmtu=None))
-    assert "still takes" not in found.summary
+    assert "sender's host" not in found.summary
     assert found.details["candidates"] != ["9000 (wg0 of a host beside the capture)"]
 
 
