@@ -53,8 +53,8 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
     captures, failures = recordings.captures, (*inputs.failures, *recordings.failures)
     if not captures or (options.pair and failures):
         raise CaptureError("; ".join(failures))
-    steps = find_clock_steps(packets)
-    packets = straighten(packets, steps)
+    steps = find_clock_steps(packets, room)
+    packets = straighten(packets, steps, room)
     room.release()
     group = partial(group_flows, captures=captures, side=options.vantage, steps=steps, jobs=jobs, room=room)
     packets, tcp, pair = pair_captures(packets, captures, group) if options.pair else (packets, group(packets), None)

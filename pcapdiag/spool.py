@@ -1,22 +1,26 @@
-"""Columns that grow piece by piece: in memory while there is room for them, else in files without a name.
+"""Columns of any length: in memory while there is room for them, else in files without a name.
 
 What lies in a file is mapped when it is whole: code that uses such columns cannot tell. Mapped pages count as memory
-as long as they are held, so `Room.release` gives them back between two steps.
+as long as they are held, so `Room.release` gives them back between two steps, and `windows` while a column is looked
+through from begin to end.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+WINDOW: Final = 1 << 17
+"""Rows looked at at a time: a few columns of them fit into a processor's cache, and one call of NumPy for them costs next to nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +36,15 @@ class Room:
         if fits:
             self.free_bytes -= size
         return fits
+
+    def column(self, count: int, dtype: npt.DTypeLike) -> Array:
+        """A column of so many rows, whatever is in them; it may be written."""
+        size = count * np.dtype(dtype).itemsize
+        if self.take(size):
+            return np.empty(count, dtype)
+        with TemporaryFile(prefix="pcapdiag-") as file:
+            file.truncate(size)
+            return np.frombuffer(self.map(file, size), dtype)
 
     def map(self, file: BinaryIO, size: int) -> mmap.mmap:
         """All of a file, writable; its pages are given back by `release`."""
@@ -49,8 +62,46 @@ class Room:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
+def column(count: int, dtype: npt.DTypeLike, room: Room | None) -> Array:
+    """The same, in memory when there is no `room` to watch over."""
+    return np.empty(count, dtype) if room is None else room.column(count, dtype)
+
+
+def windows(count: int, room: Room | None, step: int = WINDOW) -> Iterator[slice]:
+    """The rows [0, count), so many at a time; behind each window the pages it took are given back."""
+    for begin in range(0, count, step):
+        yield slice(begin, min(begin + step, count))
+        if room is not None:
+            room.release()
+
+
+def rows_by_number(number: Array, counts: Array, room: Room | None) -> Array:
+    """The rows in the order of their numbers, equal ones in their own order (a counting sort, a window at a time).
+
+    Args:
+        number: of each row; those below 0 are left out.
+        counts: how many rows have each number.
+        room: where the result lies.
+    """
+    rows = column(int(counts.sum()), np.int64, room)
+    free = np.cumsum(counts) - counts
+    for part in windows(len(number), room):
+        own = number[part]
+        order = np.argsort(own, kind="stable")
+        own = own[order]
+        order, own = order[(skipped := int(np.searchsorted(own, 0))) :], own[skipped:]
+        if not len(own):
+            continue
+        begin = np.flatnonzero(np.concatenate([[True], own[1:] != own[:-1]]))
+        length = np.diff(begin, append=len(own))
+        kinds = own[begin]
+        rows[np.repeat(free[kinds] - begin, length) + np.arange(len(own))] = order + part.start
+        free[kinds] += length
+    return rows
+
+
 class Spool:
-    """One table's columns."""
+    """One table's columns, growing piece by piece."""
 
     __slots__ = ("_dtypes", "_files", "_parts", "_room", "_size", "_taken")
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pcapdiag.columns import U32
 from pcapdiag.flows import copies
+from pcapdiag.flows.conversations import order_by_time
 from pcapdiag.flows.copies import COPY_NS, candidates, find_copies
 from pcapdiag.packets.table import UDP, Blob, Packets
 from tests.packet_rows import MS, Row, packets, row
@@ -32,7 +33,7 @@ def found(*rows: Row) -> list[int]:
 def plain(table: Packets) -> copies.Copies:
     """The same with every packet looked at."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copies, "candidates", lambda hashes, *_: np.arange(len(hashes)))
+        patch.setattr(copies, "candidates", lambda _, ts_ns, *__: np.arange(len(ts_ns)))
         return find_copies(table)
 
 
@@ -60,17 +61,17 @@ def test_looking_at_few_packets_finds_the_same_copies(seed: int, count: int, var
 
 def test_an_order_that_is_not_the_files_is_followed() -> None:
     table = packets(row(5 * MS, seq=1, ip_id=9), row(0, seq=1, ip_id=9), row(2 * MS, seq=2))
-    result = find_copies(table, np.argsort(table.ts_ns, kind="stable"))
+    result = find_copies(table, order_by_time(table, None))
     assert (result.row.tolist(), result.original.tolist()) == ([0], [1])
 
 
 def test_few_of_many_packets_are_candidates() -> None:
     hashes: U32 = np.random.default_rng(1).integers(0, 2**32, 100_000, dtype=np.uint32)
     hashes[60_000] = hashes[59_000]
-    suspects = candidates(hashes, np.arange(100_000) * 1_000, COPY_NS)
+    suspects = candidates(lambda part: hashes[part], np.arange(100_000) * 1_000, COPY_NS)
     assert {59_000, 60_000} <= set(suspects.tolist())
     assert len(suspects) < 5_000
-    assert candidates(hashes[:0], np.empty(0, np.int64), COPY_NS).tolist() == []
+    assert candidates(lambda _: hashes[:0], np.empty(0, np.int64), COPY_NS).tolist() == []
 
 
 # --- what is a copy ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ A = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
 def grouped(*rows: Row) -> tuple[list[list[int]], Grouping, list[str]]:
     """Per flow its packets (from 0), by time; the grouping; the addresses by index."""
     table = packets(*rows)
-    grouping = group_packets(table, np.argsort(table.ts_ns, kind="stable"))
+    grouping = group_packets(table)
     flows = [grouping.rows[begin : begin + length].tolist() for begin, length in zip(grouping.begin, grouping.length, strict=True)]
     return flows, grouping, [table.addresses.text(i) for i in range(len(table.addresses.packed))]
 
@@ -30,10 +30,15 @@ def clients(*rows: Row) -> list[tuple[str, int, bool]]:
 
 
 def test_both_directions_are_one_flow_and_flows_are_numbered_by_their_first_packet() -> None:
-    flows, grouping, _ = grouped(row(0, back=True), row(1, src=MORE), row(2), row(3, src=SERVER, dst=MORE), row(4, back=True))
+    sent = (row(0, back=True), row(1, src=MORE), row(2), row(3, src=SERVER, dst=MORE), row(4, back=True))
+    flows, grouping, _ = grouped(*sent)
     assert flows == [[0, 2, 4], [1, 3]]
-    assert grouping.direction.tolist() == [1, 0, 1, 0, 1]
-    assert grouping.flow.tolist() == [0, 0, 0, 1, 1]
+    bundle = grouping.bundle(packets(*sent), 0, 2)
+    assert bundle.rows.tolist() == [0, 2, 4, 1, 3]
+    assert bundle.direction.tolist() == [1, 0, 1, 0, 1]
+    assert bundle.flow.tolist() == [0, 0, 0, 1, 1]
+    second = grouping.bundle(packets(*sent), 1, 2)
+    assert (second.rows.tolist(), second.begin.tolist(), second.flow.tolist()) == ([1, 3], [0], [0, 0])
 
 
 @given(st.lists(st.tuples(st.sampled_from(A), st.integers(1, 2), st.sampled_from(A), st.integers(1, 2), st.booleans()), max_size=25))
@@ -45,7 +50,7 @@ def test_a_flow_is_an_unordered_pair_of_endpoints_and_a_protocol(sent: list[tupl
         keys.setdefault((frozenset([(a, p), (b, q)]), udp), []).append(i)
     assert flows == list(keys.values())
     for flow, members in enumerate(flows):
-        ways = grouping.direction[grouping.begin[flow] : grouping.begin[flow] + grouping.length[flow]].tolist()
+        ways = grouping.bundle(packets(*rows), flow, flow + 1).direction.tolist()
         client = {sent[i][:2] if way == 0 else sent[i][2:4] for i, way in zip(members, ways, strict=True)}
         assert len(client) == 1, "one end of all of them is the client"
 
@@ -57,6 +62,25 @@ def test_other_protocols_and_later_fragments_belong_to_no_flow() -> None:
 
 def test_time_and_not_the_file_orders_the_packets_of_a_flow() -> None:
     assert grouped(row(5), row(3, back=True), row(9))[0] == [[1, 0, 2]]
+
+
+def test_the_file_orders_them_when_that_is_wanted() -> None:
+    grouping = group_packets(packets(row(5, src=MORE), row(3, back=True), row(9), row(1)), by_time=False)
+    assert [grouping.rows[grouping.places(np.array([flow]))].tolist() for flow in range(2)] == [[0], [1, 2, 3]]
+
+
+def test_what_is_set_aside_is_in_no_flow() -> None:
+    grouping = group_packets(packets(*(row(i) for i in range(5)), row(6, src=MORE)), np.array([0, 3, 5]))
+    assert grouping.rows.tolist() == [1, 2, 4]
+    assert grouping.length.tolist() == [3]
+
+
+def test_ports_that_add_up_to_a_power_of_two_are_ports() -> None:
+    """65,093 + 443 is 2^16: a sum in 16 bits would be 0, which stands for packets without ports."""
+    flows, _, _ = grouped(
+        row(0, src=("10.0.0.1", 65_093), dst=("10.0.0.2", 443)), row(1, src=("10.0.0.1", 32_768), dst=("10.0.0.2", 32_768))
+    )
+    assert flows == [[0], [1]]
 
 
 # --- the same endpoints again ------------------------------------------------------------------------------------------
@@ -145,7 +169,7 @@ def test_forty_thousand_addresses() -> None:
     count = 40_000
     table = packets(*(row(i * MS, src=(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}", 1_000 + i % 60_000)) for i in range(count)))
     both = np.concatenate([np.arange(count), np.arange(count)])
-    grouping = group_packets(table.take(both), np.arange(2 * count))
+    grouping = group_packets(table.take(both))
     assert len(grouping.begin) == count
     assert (grouping.length == 2).all()
     assert (np.diff(grouping.rows[grouping.begin]) == 1).all()

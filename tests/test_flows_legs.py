@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from pcapdiag.flows.group import group_packets
-from pcapdiag.flows.legs import link_legs, without_legs
+from pcapdiag.flows.legs import link_legs, rows_of_legs
 from pcapdiag.flows.quality import repair
 from tests.wire import Recording, Wire, merge
 
@@ -131,9 +132,10 @@ def test_other_hosts_that_send_the_same_on_the_same_road_are_no_translation() ->
 
 def test_linking_needs_only_packets_and_groups() -> None:
     packets = Translated(talk()).trace().packets
-    grouping = group_packets(packets, repair(packets, 1).rows)
+    grouping = group_packets(packets, repair(packets, 1).aside)
     link = link_legs(packets, grouping)
     assert (link.near.tolist(), link.far.tolist()) == ([0], [1])
-    kept, aside = without_legs(grouping, link)
-    assert len(kept) == len(aside) == len(packets) / 2
-    assert sorted([*kept.tolist(), *aside.tolist()]) == list(range(len(packets)))
+    aside = rows_of_legs(grouping, link)
+    assert len(aside) == len(packets) / 2
+    assert (np.diff(aside) > 0).all()
+    assert set(aside.tolist()) == set(grouping.rows[grouping.places(link.far)].tolist())

@@ -12,6 +12,7 @@ from pcapdiag.flows import group_flows
 from pcapdiag.flows.clues import gather
 from pcapdiag.flows.summary import super_segments
 from pcapdiag.flows.table import TcpTables, Vantage
+from pcapdiag.flows.tally import tally
 from pcapdiag.flows.vantage import Clues, infer_vantage, override
 from pcapdiag.packets.table import ACK, SYN, UDP
 from tests.packet_rows import MS, Row, capture, packets, row
@@ -211,8 +212,12 @@ def test_every_capture_has_a_vantage_of_its_own() -> None:
 
 def clues_of(told: Recording) -> Clues:
     trace = told.trace()
-    supers = super_segments(trace.packets, trace.flows, trace.segments)
-    return gather(trace.packets, trace.flows, trace.segments, trace.tcp.acks, supers, trace.captures)
+    tcp, flows = trace.tcp, trace.flows
+    counted = tally(
+        trace.packets, tcp.segments, tcp.acks, tcp.pieces, tcp.gaps, opened=flows.syn_count > 0, ethernet=np.array([True]),
+        supers=super_segments(trace.packets, tcp.segments, (flows.client_mss, flows.server_mss)),
+    )  # fmt: skip
+    return gather(flows, counted)
 
 
 def test_a_train_that_the_card_cuts_up_is_acknowledged_in_its_middle() -> None:

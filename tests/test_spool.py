@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pcapdiag.spool import Room, Spool
+from pcapdiag.spool import WINDOW, Room, Spool, column, rows_by_number, windows
 
 
 def parts(count: int) -> list[dict[str, np.ndarray]]:
@@ -22,10 +24,10 @@ def test_all_rows_in_order_whatever_the_room(count: int, free: int | None) -> No
         spool.append(part)
     whole = spool.finish()
     assert list(whole) == ["a", "b"]
-    for name, column in whole.items():
+    for name, values in whole.items():
         expected = np.concatenate([part[name] for part in parts(count)])
-        assert column.dtype == expected.dtype
-        np.testing.assert_array_equal(column, expected)
+        assert values.dtype == expected.dtype
+        np.testing.assert_array_equal(values, expected)
 
 
 def test_no_rows_are_no_columns() -> None:
@@ -48,14 +50,47 @@ def test_released_pages_keep_their_contents() -> None:
     room = Room(0)
     spool = Spool(room)
     spool.append({"a": np.arange(100_000)})
-    column = spool.finish()["a"]
-    column[7] = -1
+    values = spool.finish()["a"]
+    values[7] = -1
     room.release()
-    assert column[7] == -1
-    assert int(column.sum()) == sum(range(100_000)) - 7 - 1
+    assert values[7] == -1
+    assert int(values.sum()) == sum(range(100_000)) - 7 - 1
 
 
 def test_a_part_that_is_a_strided_view_is_written_as_it_looks() -> None:
     spool = Spool(Room(0))
     spool.append({"a": np.arange(20)[::2]})
     np.testing.assert_array_equal(spool.finish()["a"], np.arange(0, 20, 2))
+
+
+# --- columns of any length -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [None, Room(0), Room(1 << 20)], ids=["no room", "in files", "in memory"])
+@pytest.mark.parametrize("count", [0, 1, 5_000])
+def test_a_column_holds_what_is_written(count: int, room: Room | None) -> None:
+    made = column(count, np.int32, room)
+    made[:] = np.arange(count)
+    for part in windows(count, room, 700):
+        made[part] += 1
+    assert made.dtype == np.int32
+    assert made.tolist() == list(range(1, count + 1))
+
+
+def test_windows_cover_all_rows_once() -> None:
+    assert [(part.start, part.stop) for part in windows(10, None, 4)] == [(0, 4), (4, 8), (8, 10)]
+    assert list(windows(0, None)) == []
+
+
+@given(st.lists(st.integers(-1, 6), max_size=60), st.booleans())
+def test_rows_by_number_is_a_stable_sort_without_the_numbers_below_zero(numbers: list[int], in_files: bool) -> None:
+    number = np.array(numbers, np.int32)
+    rows = rows_by_number(number, np.bincount(number[number >= 0], minlength=7), Room(0) if in_files else None)
+    assert rows.tolist() == [row for row in np.argsort(number, kind="stable").tolist() if numbers[row] >= 0]
+
+
+def test_rows_by_number_over_several_windows() -> None:
+    number = np.random.default_rng(3).integers(-1, 1_000, 3 * WINDOW + 17).astype(np.int32)
+    rows = rows_by_number(number, np.bincount(number[number >= 0], minlength=1_000), Room(0))
+    order = np.argsort(number, kind="stable")
+    np.testing.assert_array_equal(rows, order[number[order] >= 0])

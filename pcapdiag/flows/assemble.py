@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import get_type_hints
+from typing import TYPE_CHECKING, NamedTuple, get_type_hints
 
 import numpy as np
 
-from pcapdiag.capture.frames import Capture
-from pcapdiag.columns import I64, Rows
 from pcapdiag.flows import quality
 from pcapdiag.flows.block import Block, assemble_block
 from pcapdiag.flows.clock import ClockSteps
 from pcapdiag.flows.clues import vantage_of
-from pcapdiag.flows.group import Grouping, Part, group_packets
+from pcapdiag.flows.conversations import blocks
+from pcapdiag.flows.group import Bundle, Grouping, group_packets
 from pcapdiag.flows.legs import NO_LINK, legs_of
-from pcapdiag.flows.summary import flow_of_row, one_sided_captures, super_segments
+from pcapdiag.flows.segmented import concatenated_ranges
+from pcapdiag.flows.summary import one_sided_captures
 from pcapdiag.flows.table import TcpTables
-from pcapdiag.packets.table import TCP, Packets
-from pcapdiag.spool import Room, Spool
+from pcapdiag.packets.table import TCP, Packets, SackBlocks
+from pcapdiag.spool import WINDOW, Room, Spool, column, rows_by_number, windows
 from pcapdiag.workers import spread
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pcapdiag.capture.frames import Capture
+    from pcapdiag.columns import I32, I64, Bools, Rows
+
+_ETHERNET = 1
 _BLOCK_PACKETS = 1 << 15
 """Some fifty columns of eight bytes for that many packets fit the caches of one core (2 MiB and its share of the last level)."""
 
@@ -49,49 +55,86 @@ def group_flows(
         as_recorded: take every packet, copies too, in the order of the file, as Wireshark does; else each once, by time.
         block_packets: flows are worked on in blocks of about this many packets; the result does not depend on it.
     """
-    kept = quality.repair(packets, len(captures))
-    if as_recorded:
-        kept = replace(kept, rows=np.arange(len(packets)), copies=kept.copies[:0])
-    whole = group_packets(packets, kept.rows)
-    kept, grouping, link = (kept, whole, NO_LINK) if as_recorded else quality.keep_one_leg(packets, kept, whole)
-    tables = _joined(_blocks(packets, grouping, block_packets, jobs, room), room)
-    supers = super_segments(packets, tables.flows, tables.segments)
-    sides, vantages = vantage_of(packets, tables.flows, tables.segments, tables.acks, supers, captures=captures, side=side)
-    flows = replace(tables.flows, vantage=sides, one_way=one_sided_captures(tables.flows, tables.segments))
-    flow_ids = flow_of_row(grouping, len(packets))
+    kept = quality.repair(packets, len(captures), room, with_copies=as_recorded)
+    whole = group_packets(packets, kept.aside, by_time=not as_recorded, jobs=jobs, room=room)
+    one_leg = (kept, whole, NO_LINK) if as_recorded else quality.keep_one_leg(packets, kept, whole, jobs=jobs, room=room)
+    kept, grouping, link = one_leg
+    flow_of_row = _flow_of_row(packets, grouping, room)
+    ethernet = np.array([all(each.link_type == _ETHERNET for each in capture.interfaces) for capture in captures], np.bool_)
+    tables = _joined(_blocks(packets, grouping, flow_of_row, ethernet, block_packets, jobs, room), room)
+    sides, vantages = vantage_of(tables.flows, tables.tallies, capture_count=len(captures), side=side)
+    flows = replace(tables.flows, vantage=sides, one_way=one_sided_captures(tables.flows, tables.tallies))
     return TcpTables(
         flows=flows, segments=tables.segments, datagrams=tables.datagrams, pieces=tables.pieces, acks=tables.acks, sacked=tables.sacked,
         gaps=tables.gaps, resends=tables.resends, recoveries=tables.recoveries,
-        flow_of_row=flow_ids, vantages=vantages, legs=legs_of(packets, whole, link, flow_ids), aside=kept.aside,
+        flow_of_row=flow_of_row, vantages=vantages, legs=legs_of(packets, whole, link, flow_of_row), aside=kept.aside,
         quality=quality.measure(quality.Seen(
-            packets=packets, kept=kept, steps=ClockSteps.empty() if steps is None else steps, segments=tables.segments, flows=flows,
-            pieces=tables.pieces, gaps=tables.gaps, super_rows=supers,
-        ), captures),
+            packets=packets, kept=kept, steps=ClockSteps.empty() if steps is None else steps, flows=flows,
+            tallies=tables.tallies, supers=tables.supers,
+        ), captures, room),
     )  # fmt: skip
 
 
-def _blocks(packets: Packets, grouping: Grouping, block_packets: int, jobs: int, room: Room | None) -> Iterator[Block]:
-    """The tables of the flows, block by block."""
-    place = _places(grouping.rows, len(packets))[packets.sacks.row]
-    by_place = np.argsort(place, kind="stable")
-    sacks = replace(packets.sacks.take(by_place), row=place[by_place])
+def _flow_of_row(packets: Packets, grouping: Grouping, room: Room | None) -> I32:
+    """Flow id per row of Packets; -1 for rows of none."""
+    flow_of_row = column(len(packets), np.int32, room)
+    for part in windows(len(packets), room):
+        flow_of_row[part] = -1
+    for first, stop in blocks(grouping.length, WINDOW):
+        flows = np.arange(first, stop)
+        flow_of_row[grouping.rows[grouping.places(flows)]] = np.repeat(flows, grouping.length[flows])
+        if room is not None:
+            room.release()
+    return flow_of_row
 
-    def block(part: Part) -> Block:
-        low, high = np.searchsorted(sacks.row, [part.first_row, part.first_row + len(part.grouping.rows)])
-        mine = sacks.take(slice(int(low), int(high)))
-        made = assemble_block(packets, part.grouping, replace(mine, row=mine.row - part.first_row))
+
+def _blocks(
+    packets: Packets, grouping: Grouping, flow_of_row: I32, ethernet: Bools, block_packets: int, jobs: int, room: Room | None
+) -> Iterator[Block]:
+    """The tables of the flows, block by block."""
+    sacks = _sacks_by_flow(packets.sacks, flow_of_row, len(grouping.begin), room)
+
+    def block(flows: tuple[int, int]) -> Block:
+        bundle = grouping.bundle(packets, *flows)
+        made = assemble_block(packets, bundle, _placed_sacks(packets.sacks, sacks.of(*flows), bundle), ethernet)
         if room is not None:
             room.release()
         return made
 
-    return spread(block, list(grouping.parts(block_packets)), jobs)
+    return spread(block, [*blocks(grouping.length, block_packets)], jobs)
 
 
-def _places(rows: Rows, row_count: int) -> I64:
-    """Place in `rows` of each row of Packets; -1 for none."""
-    place = np.full(row_count, -1, np.int64)
-    place[rows] = np.arange(len(rows))
-    return place
+class _SacksByFlow(NamedTuple):
+    """SACK blocks flow by flow."""
+
+    rows: Rows
+    """Rows of SackBlocks."""
+    begin: I64
+    """Of each flow, and the end of the last."""
+
+    def of(self, first: int, stop: int) -> Rows:
+        """Rows of SackBlocks of the flows [first, stop)."""
+        return self.rows[int(self.begin[first]) : int(self.begin[stop])]
+
+
+def _sacks_by_flow(sacks: SackBlocks, flow_of_row: I32, flow_count: int, room: Room | None) -> _SacksByFlow:
+    flow, counts = column(len(sacks), np.int32, room), np.zeros(flow_count, np.int64)
+    for part in windows(len(sacks), room):
+        flow[part] = mine = flow_of_row[sacks.row[part]]
+        counts += np.bincount(mine[mine >= 0], minlength=flow_count)
+    return _SacksByFlow(rows_by_number(flow, counts, room), np.concatenate([[0], np.cumsum(counts)]))
+
+
+def _placed_sacks(sacks: SackBlocks, rows: Rows, bundle: Bundle) -> SackBlocks:
+    """These SACK blocks in the order of a bundle, with `row` counted in it."""
+    mine = sacks.take(np.sort(rows))  # in the order of the packets, and in each packet as they come
+    packet, first = np.unique(mine.row, return_index=True)
+    if not len(packet):
+        return mine
+    found = np.minimum(np.searchsorted(packet, bundle.rows), len(packet) - 1)
+    at = np.flatnonzero(packet[found] == bundle.rows)
+    count = np.diff(first, append=len(mine))[found[at]]
+    return replace(mine.take(concatenated_ranges(first[found[at]], count)), row=np.repeat(at, count))
 
 
 def _joined(blocks: Iterable[Block], room: Room | None) -> Block:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pcapdiag.columns import I64, U8, Rows
+from pcapdiag.columns import I64, U8, Bools, Rows
 from pcapdiag.flows import measure
 from pcapdiag.flows.again import Entries
-from pcapdiag.flows.group import Grouping
+from pcapdiag.flows.group import Bundle
 from pcapdiag.flows.handshake import Handshakes, read_handshakes
 from pcapdiag.flows.pieces import advances, deliver_in_order, find_gaps, first_sights
 from pcapdiag.flows.recovery import find_recoveries
@@ -23,8 +23,9 @@ from pcapdiag.flows.resends import find_resends
 from pcapdiag.flows.sack import first_sacks
 from pcapdiag.flows.segmented import concatenated_ranges, group_starts, partition_by_direction
 from pcapdiag.flows.sequence import Sequence, sequence_packets
-from pcapdiag.flows.summary import datagrams, flow_table, one_way_flows
+from pcapdiag.flows.summary import datagrams, flow_table, one_way_flows, super_segments
 from pcapdiag.flows.table import Acks, Datagrams, Flows, Gaps, Pieces, Recoveries, Sacked, Segments
+from pcapdiag.flows.tally import SuperSegments, Tallies, tally
 from pcapdiag.flows.unseen_loss import find_unseen_losses
 from pcapdiag.packets.table import ACK, RST, SYN, TCP, Packets, SackBlocks
 
@@ -45,20 +46,23 @@ class Block:
     gaps: Gaps
     resends: Resends
     recoveries: Recoveries
+    tallies: Tallies
+    supers: SuperSegments
 
 
-def assemble_block(packets: Packets, grouping: Grouping, sacks: SackBlocks) -> Block:
+def assemble_block(packets: Packets, bundle: Bundle, sacks: SackBlocks, ethernet: Bools) -> Block:
     """All that the packets of some flows give by themselves.
 
     Args:
         packets: all packets.
-        grouping: the flows.
-        sacks: the SACK blocks of their packets; `row` counts from 0 in grouping.rows.
+        bundle: the flows.
+        sacks: the SACK blocks of their packets, by place in the bundle; `row` counts from 0 in bundle.rows.
+        ethernet: per capture: all its frames are Ethernet frames.
     """
-    tcp = _Tcp.of(packets, grouping)
-    entry_of_sack = tcp.entry_of(len(grouping.rows))[sacks.row]
+    tcp = _Tcp.of(packets, bundle)
+    entry_of_sack = tcp.entry_of(len(bundle.rows))[sacks.row]
     segments, seg, shakes = tcp.columns(packets, entry_of_sack)
-    one_way = one_way_flows(segments, len(grouping.begin))
+    one_way = one_way_flows(segments, len(bundle.begin))
     pieces = first_sights(seg, tcp.payload_len, tcp.ts_ns, tcp.order)
     acks, acked_len = advances(seg, tcp.ts_ns, tcp.order)
     gaps = find_gaps(pieces, acks, seg, segments.ts_ns, one_way)
@@ -70,10 +74,16 @@ def assemble_block(packets: Packets, grouping: Grouping, sacks: SackBlocks) -> B
     entries = tcp.entries(packets, segments, shakes, rtt_ns)
     unseen = find_unseen_losses(seg, entries)
     resends = find_resends(seg, entries, unseen=unseen, pieces=pieces, acks=acks, sacked=sacked)
+    flows = flow_table(packets, bundle, shakes, tcp.flows, one_way)
+    supers = super_segments(packets, segments, (flows.client_mss, flows.server_mss))
     return Block(
-        flows=flow_table(packets, grouping, shakes, tcp.flows, one_way), segments=segments, datagrams=datagrams(packets, grouping),
-        pieces=pieces, acks=acks, sacked=sacked, gaps=gaps, resends=resends,
-        recoveries=find_recoveries(seg, entries, resends, unseen=unseen, acks=acks, gaps=gaps),
+        flows=flows, segments=segments, datagrams=datagrams(packets, bundle), pieces=pieces, acks=acks, sacked=sacked, gaps=gaps,
+        resends=resends, recoveries=find_recoveries(seg, entries, resends, unseen=unseen, acks=acks, gaps=gaps),
+        tallies=tally(
+            packets, segments, acks, pieces, gaps, supers=supers, opened=(flows.syn_count > 0) | (flows.syn_ack_count > 0),
+            ethernet=ethernet,
+        ),
+        supers=SuperSegments(row=segments.row[supers]),
     )  # fmt: skip
 
 
@@ -87,7 +97,7 @@ class _Tcp:
     """First row in Segments of each."""
     length: I64
     taken: I64
-    """Which of the grouping's rows are segments."""
+    """Which of the bundle's rows are segments."""
     segment_rows: Rows
     """Rows of Packets in Segments' order."""
     segment_flow: I64
@@ -101,24 +111,24 @@ class _Tcp:
     fd_count: int
 
     @classmethod
-    def of(cls, packets: Packets, grouping: Grouping) -> _Tcp:
+    def of(cls, packets: Packets, bundle: Bundle) -> _Tcp:
         """Selects the TCP flows and finds the fd order."""
-        flows = np.flatnonzero(grouping.proto == TCP)
-        take = concatenated_ranges(grouping.begin[flows], grouping.length[flows])
-        length = grouping.length[flows]
+        flows = np.flatnonzero(bundle.proto == TCP)
+        take = concatenated_ranges(bundle.begin[flows], bundle.length[flows])
+        length = bundle.length[flows]
         begin = np.cumsum(length) - length
-        rows, direction = grouping.rows[take], grouping.direction[take]
+        rows, direction = bundle.rows[take], bundle.direction[take]
         order = partition_by_direction(direction.astype(np.int64), begin, length)
-        flow = grouping.flow[take]
+        flow = bundle.flow[take]
         ordered = rows[order]
         return cls(
             flows=flows, begin=begin, length=length, taken=take, segment_rows=rows, segment_flow=flow, segment_direction=direction,
             order=order, rows=ordered, fd=2 * flow[order] + direction[order], ts_ns=packets.ts_ns[ordered],
-            payload_len=packets.payload_len[ordered].astype(np.int64), fd_count=2 * len(grouping.begin),
+            payload_len=packets.payload_len[ordered].astype(np.int64), fd_count=2 * len(bundle.begin),
         )  # fmt: skip
 
     def entry_of(self, row_count: int) -> I64:
-        """Entry in fd order of each of the grouping's rows; -1 for those of UDP."""
+        """Entry in fd order of each of the bundle's rows; -1 for those of UDP."""
         result = np.full(row_count, -1, np.int64)
         result[self.taken[self.order]] = np.arange(len(self.rows))
         return result

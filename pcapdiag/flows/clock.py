@@ -11,14 +11,18 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pcapdiag.columns import I64, Bools, Col, Rows, Table
-from pcapdiag.flows.untimely import find_untimely, with_times_of_neighbours
+from pcapdiag.flows.untimely import find_untimely, times_of_neighbours
 from pcapdiag.packets.table import ACK, FIN, RST, SYN, TCP, Packets
+from pcapdiag.spool import WINDOW, column, windows
+
+if TYPE_CHECKING:
+    from pcapdiag.spool import Room
 
 _SILENCE_NS = 500_000_000
 """A forward step shows as a silence of all flows; one shorter than two stall triggers hides no stall."""
@@ -55,39 +59,59 @@ class ClockSteps(Table):
     """Rows of Packets whose own times are impossible, between others that are right."""
 
 
-def find_clock_steps(packets: Packets) -> ClockSteps:
+def find_clock_steps(packets: Packets, room: Room | None = None) -> ClockSteps:
     """All steps of the captures' clocks. `packets` in the order of their files."""
     found: list[tuple[int, int, bool]] = []
-    for capture in np.flatnonzero(np.bincount(packets.capture)).tolist():
-        rows = np.flatnonzero(packets.capture == capture)
-        apart = np.diff(packets.ts_ns[rows])
-        suspects = np.flatnonzero((apart >= _SILENCE_NS) | (apart <= -_BACKWARD_NS))
-        backward = np.flatnonzero(apart <= -_BACKWARD_NS) + 1
-        if len(suspects) > _SUSPECTS:
-            suspects = np.sort(suspects[np.argsort(-np.abs(apart[suspects]), kind="stable")[:_SUSPECTS]])
-        since = 0
-        for place in (suspects + 1).tolist():
-            until = int(min(backward[backward > place], default=len(rows)))
-            sides = _Sides.of(packets, rows[max(since, place - _SIDE) : place], rows[place : min(until, place + _SIDE)])
+    odd = [np.empty(0, np.intp)]
+    for rows in packets.captures(room):
+        places, apart = _suspicious(packets.ts_ns, rows, room)
+        backward = places[apart <= -_BACKWARD_NS]
+        if len(places) > _SUSPECTS:
+            most = np.sort(np.argsort(-np.abs(apart), kind="stable")[:_SUSPECTS])
+            places, apart = places[most], apart[most]
+        since = rows.start
+        for place, apart_ns in zip(places.tolist(), apart.tolist(), strict=True):
+            until = int(min(backward[backward > place], default=rows.stop))
+            sides = _Sides.of(packets, np.arange(max(since, place - _SIDE), place), np.arange(place, min(until, place + _SIDE)))
             step = sides.step(often=len(backward) > _OFTEN)
             if step is not None:  # measured to a tick: what lies behind it does not come before what lies in front
-                found.append((int(rows[place]), min(step[0], int(apart[place - 1])), step[1]))
+                found.append((place, min(step[0], apart_ns), step[1]))
                 since = place
+        odd.append(find_untimely(packets, rows, room))
     row = np.array([one[0] for one in found], np.int64)
     return ClockSteps(
         row=row, capture=packets.capture[row].astype(np.int64), frame=packets.frame[row],
         step_ns=np.array([one[1] for one in found], np.int64), stamped=np.array([one[2] for one in found], np.bool_),
-        untimely=find_untimely(packets),
+        untimely=np.concatenate(odd),
     )  # fmt: skip
 
 
-def straighten(packets: Packets, steps: ClockSteps) -> Packets:
+def _suspicious(ts_ns: I64, rows: slice, room: Room | None) -> tuple[Rows, I64]:
+    """Rows behind a long silence or a way back in time, and the time from the row before."""
+    places, times = [np.empty(0, np.intp)], [np.empty(0, np.int64)]
+    for begin in range(rows.start, rows.stop - 1, WINDOW):
+        apart = np.diff(ts_ns[begin : min(begin + WINDOW + 1, rows.stop)])
+        here = np.flatnonzero((apart >= _SILENCE_NS) | (apart <= -_BACKWARD_NS))
+        places.append(begin + 1 + here)
+        times.append(apart[here])
+        if room is not None:
+            room.release()
+    return np.concatenate(places), np.concatenate(times)
+
+
+def straighten(packets: Packets, steps: ClockSteps, room: Room | None = None) -> Packets:
     """The same packets on a clock that never stepped: times behind each step are moved by it, impossible ones mended."""
     if not len(steps) and not len(steps.untimely):
         return packets
-    ts_ns = with_times_of_neighbours(packets, steps.untimely)
-    for row, capture, step_ns in zip(steps.row.tolist(), steps.capture.tolist(), steps.step_ns.tolist(), strict=True):
-        ts_ns[row:][packets.capture[row:] == capture] -= step_ns
+    ts_ns: I64 = column(len(packets), np.int64, room)
+    for part in windows(len(packets), room):
+        ts_ns[part] = packets.ts_ns[part]
+    ts_ns[steps.untimely] = times_of_neighbours(packets, steps.untimely)
+    ends = {rows.start: rows.stop for rows in packets.captures(room)}
+    for row, step_ns in zip(steps.row.tolist(), steps.step_ns.tolist(), strict=True):
+        stop = min(end for begin, end in ends.items() if begin <= row < end)
+        for part in windows(stop - row, room):
+            ts_ns[row + part.start : row + part.stop] -= step_ns
     groups = packets.fragments
     fragments = replace(groups, first_ns=ts_ns[groups.first_row], last_ns=ts_ns[groups.last_row])
     return replace(packets, ts_ns=ts_ns, fragments=fragments)

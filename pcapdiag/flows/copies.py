@@ -7,11 +7,20 @@ and TTL may be others: it was then seen at another place of its way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcapdiag.columns import I64, U8, U32, U64, Bools, Rows
+from pcapdiag.flows.segmented import concatenated_ranges
 from pcapdiag.packets.table import ICMP, ICMPV6, TCP, UDP, Packets
+from pcapdiag.spool import WINDOW, column, rows_by_number, windows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pcapdiag.columns import I64, U8, U32, U64, Bools, Rows
+    from pcapdiag.flows.conversations import Order
+    from pcapdiag.spool import Room
 
 COPY_NS = 10_000_000
 """Copies of one packet at one place lie within 10 ms of each other."""
@@ -44,37 +53,95 @@ class Copies:
     """Its TTL is lower than that of the sight before it: a router lay between them."""
 
 
-def find_copies(packets: Packets, order: Rows | None = None) -> Copies:
-    """All copies; `order` are the rows of packets by time when they are not in that order."""
-    ts_ns = packets.ts_ns if order is None else packets.ts_ns[order]
-    hashes = _quick_hash(packets)
-    alike = candidates(hashes if order is None else hashes[order], ts_ns, ELSEWHERE_NS)
-    rows = alike if order is None else order[alike]
-    identity = _identity(packets, rows)
-    place = np.argsort(identity, kind="stable")
-    rows, identity = rows[place], identity[place]
-    same = identity[1:] == identity[:-1]
-    is_copy = np.zeros(len(rows), np.bool_)
-    is_copy[1:][same] = _judge(packets, rows[:-1][same], rows[1:][same])
-    first = np.maximum.accumulate(np.where(is_copy, 0, np.arange(len(rows))))
-    at = np.flatnonzero(is_copy)
-    back = np.argsort(place[at])  # candidates were by time
-    at = at[back]
-    return Copies(row=rows[at], original=rows[first[at]], routed=packets.ttl[rows[at]] < packets.ttl[rows[at - 1]])
+NO_COPIES = Copies(row=np.empty(0, np.intp), original=np.empty(0, np.intp), routed=np.empty(0, np.bool_))
 
 
-def candidates(hashes: U32, ts_ns: I64, within_ns: int) -> Rows:
+def find_copies(packets: Packets, order: Order | None = None, room: Room | None = None) -> Copies:
+    """All copies; `order` says how packets come by time when that is not how they lie."""
+    ts_ns = packets.ts_ns if order is None else order.ts_ns
+    alike = candidates(lambda part: _quick_hash(packets, part if order is None else order.rows[part]), ts_ns, ELSEWHERE_NS, room)
+    rows = alike if order is None else order.rows[alike]
+    twins = [_Twins.of(packets, rows, place, identity) for place, identity in _by_identity(packets, rows, room)]
+    often = _copying(packets, twins, room)
+    place, row, original, before = (np.concatenate(column) for column in zip(*(one.copies(packets, often) for one in twins), strict=True))
+    by_time = np.argsort(place)
+    return Copies(row=row[by_time], original=original[by_time], routed=packets.ttl[row[by_time]] < packets.ttl[before[by_time]])
+
+
+def _by_identity(packets: Packets, rows: Rows, room: Room | None) -> Iterator[tuple[Rows, U64]]:
+    """Places in `rows` and their identities, equal ones as neighbours, in their order; one portion, or several of many rows."""
+    identity = column(len(rows), np.uint64, room)
+    bits = np.uint64(max(1, (len(rows) // WINDOW).bit_length()))
+    for part in windows(len(rows), room):
+        identity[part] = _identity(packets, rows[part])
+    if len(rows) <= WINDOW:
+        portions = [np.arange(len(rows))]
+    else:
+        number = (identity >> (np.uint64(64) - bits)).astype(np.int32)
+        counts = np.bincount(number)
+        portions = np.split(rows_by_number(number, counts, room), np.cumsum(counts)[:-1])
+    for portion in portions:
+        place = portion[np.argsort(identity[portion], kind="stable")]
+        yield place, identity[place]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Twins:
+    """Candidates, equal ones as neighbours by time, and what each is beside the one before it."""
+
+    place: Rows
+    """By time among all candidates."""
+    row: Rows
+    """In Packets."""
+    sure: Bools
+    """A copy."""
+    elsewhere: Bools
+    """A copy in another capture."""
+    near: Bools
+    """A copy if its capture copies often."""
+
+    @classmethod
+    def of(cls, packets: Packets, rows: Rows, place: Rows, identity: U64) -> _Twins:
+        """Candidates at these places of `rows`, sorted by identity."""
+        row, later = rows[place], np.flatnonzero(identity[1:] == identity[:-1]) + 1
+        masks = np.zeros((3, len(place)), np.bool_)
+        masks[:, later] = _judge(packets, row[later - 1], row[later])
+        return cls(place=place, row=row, sure=masks[0], elsewhere=masks[1], near=masks[2])
+
+    def copies(self, packets: Packets, often: Rows) -> tuple[Rows, Rows, Rows, Rows]:
+        """Of each copy its place, its row, that of the first sight and that of the sight before; `often`: captures that copy often."""
+        is_copy = self.sure | self.elsewhere | (self.near & np.isin(packets.capture[self.row], often))
+        first = np.maximum.accumulate(np.where(is_copy, 0, np.arange(len(self.row))))
+        at = np.flatnonzero(is_copy)
+        return self.place[at], self.row[at], self.row[first[at]], self.row[at - 1]
+
+
+def _copying(packets: Packets, twins: list[_Twins], room: Room | None) -> Rows:
+    """The captures of which copies are more than an accident."""
+    sure = np.concatenate([packets.capture[one.row[one.sure]] for one in twins])
+    habit = np.bincount(sure, minlength=1)
+    total = np.zeros(len(habit), np.int64)
+    for part in windows(len(packets) if len(sure) else 0, room):
+        total += np.bincount(packets.capture[part], minlength=len(habit))[: len(habit)]
+    return np.flatnonzero((habit > 0) & (habit >= _HABIT * total))
+
+
+def candidates(hash_of: Callable[[slice], U32], ts_ns: I64, within_ns: int, room: Room | None = None) -> Rows:
     """Places that may have an equal hash within that time, and few that have not; ts_ns ascends."""
-    found = np.zeros(len(hashes), np.bool_)
+    found = [np.empty(0, np.intp)]
     begin = reach = 0
-    while begin < len(hashes):
-        end = min(max(begin + _CHUNK, reach), len(hashes))  # at least as many as the look ahead holds: never quadratic
-        reach = int(np.searchsorted(ts_ns, ts_ns[end - 1] + within_ns, side="right"))
-        part = hashes[begin:reach]
-        suspects = _sharing(part)
-        found[begin + suspects[_sharing(part[suspects] * np.uint32(_SECOND_LOOK))]] = True
+    hashes = np.empty(0, np.uint32)
+    while begin < len(ts_ns):
+        end = min(max(begin + _CHUNK, reach), len(ts_ns))  # at least as many as the look ahead holds: never quadratic
+        known, reach = reach, int(np.searchsorted(ts_ns, ts_ns[end - 1] + within_ns, side="right"))
+        hashes = np.concatenate([hashes, hash_of(slice(known, reach))])
+        suspects = _sharing(hashes)
+        found.append(begin + suspects[_sharing(hashes[suspects] * np.uint32(_SECOND_LOOK))])
+        hashes = hashes[end - begin :]
         begin = end
-    return np.flatnonzero(found)
+        if room is not None:
+            room.release()
+    return np.unique(np.concatenate(found))
 
 
 def _sharing(hashes: U32) -> Rows:
@@ -90,11 +157,10 @@ def _sharing(hashes: U32) -> Rows:
     return np.flatnonzero(shares)
 
 
-def _judge(packets: Packets, earlier: Rows, later: Rows) -> Bools:
-    """Of pairs with one identity: is the later one a copy, not a resend?"""
+def _judge(packets: Packets, earlier: Rows, later: Rows) -> tuple[Bools, Bools, Bools]:
+    """Of pairs with one identity: is the later one a copy and no resend; one in another capture; one if its capture copies often?"""
     apart = packets.ts_ns[later] - packets.ts_ns[earlier]
-    capture = packets.capture[later]
-    here = capture == packets.capture[earlier]
+    here = packets.capture[later] == packets.capture[earlier]
     other_road = (packets.link_hash[later] != packets.link_hash[earlier]) | (packets.ttl[later] != packets.ttl[earlier])
     other_road |= packets.interface[later] != packets.interface[earlier]
     numbered = packets.ip_id[later] != 0
@@ -112,33 +178,29 @@ def _judge(packets: Packets, earlier: Rows, later: Rows) -> Bools:
     fall = packets.ttl[earlier].astype(np.int64) - packets.ttl[later]
     queued = (stamped & other_road) | ((fall > 0) & (fall <= _HOPS))
     sure |= here & (apart <= ELSEWHERE_NS) & numbered & queued
-    habit = np.bincount(capture[sure], minlength=1) if len(capture) else np.zeros(1, np.int64)
-    copying = np.flatnonzero(habit)
-    copying = copying[[habit[one] >= _HABIT * int((packets.capture == one).sum()) for one in copying.tolist()]]
-    result: Bools = sure | elsewhere | (near & np.isin(capture, copying))
-    return result
+    return sure, elsewhere, near
 
 
-def _quick_hash(packets: Packets) -> U32:
+def _quick_hash(packets: Packets, rows: Rows | slice) -> U32:
     """A 32-bit mix of most of a packet's identity, cheap enough for every packet."""
-    mixed = packets.seq * np.uint32(0x9E3779B1)
-    mixed += packets.ack
+    mixed = packets.seq[rows] * np.uint32(0x9E3779B1)
+    mixed += packets.ack[rows]
     mixed *= np.uint32(0x85EBCA77)
-    mixed += packets.ts_val
+    mixed += packets.ts_val[rows]
     mixed *= np.uint32(0xC2B2AE3D)
-    mixed += packets.payload_len.view(np.uint32)
+    mixed += packets.payload_len[rows].view(np.uint32)
     mixed ^= mixed >> np.uint32(15)
-    mixed += packets.ip_id
+    mixed += packets.ip_id[rows]
     mixed *= np.uint32(0x27D4EB2F)
-    mixed += packets.sport
-    mixed += packets.dport
+    mixed += packets.sport[rows]
+    mixed += packets.dport[rows]
     mixed *= np.uint32(0x9E3779B1)
-    mixed ^= packets.window
-    mixed += packets.flags
-    mixed += packets.frag_offset.view(np.uint32)
-    blank = np.flatnonzero((packets.proto != TCP) & (packets.ip_id == 0))
+    mixed ^= packets.window[rows]
+    mixed += packets.flags[rows]
+    mixed += packets.frag_offset[rows].view(np.uint32)
+    blank = np.flatnonzero((packets.proto[rows] != TCP) & (packets.ip_id[rows] == 0))
     if len(blank):
-        mixed[blank] += content(packets, blank).astype(np.uint32)
+        mixed[blank] += content(packets, blank + rows.start if isinstance(rows, slice) else rows[blank]).astype(np.uint32)
     mixed ^= mixed >> np.uint32(16)
     mixed *= np.uint32(0x85EBCA77)
     return mixed
@@ -151,7 +213,7 @@ def _identity(packets: Packets, rows: Rows) -> U64:
     )}  # fmt: skip
     c, half = columns, np.uint64(32)
     mixed = np.zeros(len(rows), np.uint64)
-    for column in (
+    for words in (
         (c["src"] << half) | c["dst"],
         (c["seq"] << half) | c["ack"],
         (c["sport"] << np.uint64(48)) | (c["dport"] << half) | c["ts_val"],
@@ -159,7 +221,7 @@ def _identity(packets: Packets, rows: Rows) -> U64:
         (c["payload_len"] << half) | c["frag_offset"],
         _said(packets, rows),
     ):
-        mixed ^= column
+        mixed ^= words
         mixed *= _MIX
         mixed ^= mixed >> np.uint64(29)
     return mixed
@@ -173,11 +235,13 @@ def _said(packets: Packets, rows: Rows) -> U64:
         result[other] = content(packets, rows[other])
     bare = packets.ip_id[rows] == 0
     if len(packets.sacks) and bare.any():
-        blocks = (packets.sacks.left.astype(np.uint64) << np.uint64(32)) | packets.sacks.right
-        blocks = (blocks ^ (packets.sacks.index.astype(np.uint64) << np.uint64(61))) * _MIX
-        low, high = np.searchsorted(packets.sacks.row, rows), np.searchsorted(packets.sacks.row, rows, side="right")
+        low, high = np.searchsorted(packets.sacks.row, rows[bare]), np.searchsorted(packets.sacks.row, rows[bare], side="right")
+        sacks = packets.sacks.take(concatenated_ranges(low, high - low))
+        blocks = (sacks.left.astype(np.uint64) << np.uint64(32)) | sacks.right
+        blocks = (blocks ^ (sacks.index.astype(np.uint64) << np.uint64(61))) * _MIX
         total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(blocks, dtype=np.uint64)])
-        result += np.where(bare, total[high] - total[low], np.uint64(0))
+        ends = np.cumsum(high - low)
+        result[bare] += total[ends] - total[ends - (high - low)]
     return result
 
 

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pcapdiag.columns import I32, I64, U8, U16, Bools, Rows
-from pcapdiag.flows.segmented import concatenated_ranges, group_starts
-from pcapdiag.packets.table import ACK, FIN, RST, SYN, TCP, UDP, Packets
+from pcapdiag.flows.conversations import blocks, endpoints, find_conversations
+from pcapdiag.flows.segmented import concatenated_ranges
+from pcapdiag.packets.table import ACK, FIN, RST, SYN, UDP, Packets
+from pcapdiag.workers import spread
+
+if TYPE_CHECKING:
+    from pcapdiag.spool import Room
 
 _KNOWN_PORT_MAX = 1023
 """System ports (RFC 6335 section 6): whoever uses one serves."""
-
-
 _LATE_SYN = 1 << 20
 """A SYN captured behind packets of its own connection lies at most a first flight below them."""
+_BLOCK_PACKETS = 1 << 16
+_NO_ROWS = np.empty(0, np.intp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grouping:
-    """Packets in flow order: rows[begin[f]:begin[f]+length[f]] are those of flow f, by time."""
+class Bundle:
+    """The packets of some flows, one behind the other; flows are numbered from 0, and some hold no packet of others."""
 
     rows: Rows
-    """Rows of Packets."""
+    """Rows of Packets: rows[begin[f]:begin[f]+length[f]] are those of flow f, by time."""
     begin: I64
     length: I64
     flow: I64
@@ -39,85 +43,147 @@ class Grouping:
     roles_known: Bools
     proto: U8
 
-    def parts(self, packet_count: int) -> Iterator[Part]:
-        """The flows in blocks of about that many packets, numbered from 0 in each; a flow is never split, no flows are one block."""
-        if not len(self.begin):
-            yield Part(0, 0, self)
-        ends = np.cumsum(self.length)
-        first = 0
-        while first < len(ends):
-            begin = int(self.begin[first])
-            stop = max(first + 1, int(np.searchsorted(ends, begin + packet_count, side="right")))
-            flows, rows = slice(first, stop), slice(begin, int(ends[stop - 1]))
-            yield Part(first, begin, Grouping(
-                rows=self.rows[rows], begin=self.begin[flows] - begin, length=self.length[flows], flow=self.flow[rows] - first,
-                direction=self.direction[rows], client=self.client[flows], client_port=self.client_port[flows],
-                server=self.server[flows], server_port=self.server_port[flows], roles_known=self.roles_known[flows],
-                proto=self.proto[flows],
-            ))  # fmt: skip
-            first = stop
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grouping:
+    """All flows, by their first packets: rows[begin[f]:begin[f]+length[f]] are the packets of flow f, by time."""
+
+    rows: Rows
+    """Rows of Packets, conversation by conversation."""
+    begin: I64
+    length: I64
+    client: I32
+    client_port: U16
+    server: I32
+    server_port: U16
+    roles_known: Bools
+    proto: U8
+
+    def places(self, flows: I64, most: int | None = None) -> I64:
+        """Where in `rows` the packets of some flows are, flow by flow; of each flow at most so many, from the first."""
+        length = self.length[flows]
+        return concatenated_ranges(self.begin[flows], length if most is None else np.minimum(length, most))
+
+    def from_client(self, packets: Packets, rows: Rows, flow: I64) -> Bools:
+        """Which rows of Packets their flow's client sent."""
+        client: Bools = (packets.src[rows] == self.client[flow]) & (packets.sport[rows] == self.client_port[flow])
+        return client
+
+    def bundle(self, packets: Packets, first: int, stop: int) -> Bundle:
+        """The flows [first, stop)."""
+        flows = np.arange(first, stop)
+        length = self.length[flows]
+        rows, flow = self.rows[self.places(flows)], np.repeat(flows, length)
+        own = {one.name: getattr(self, one.name)[flows] for one in fields(self) if one.name != "rows"}
+        return Bundle(**{
+            **own, "rows": rows, "begin": np.cumsum(length) - length, "flow": flow - first,
+            "direction": (~self.from_client(packets, rows, flow)).astype(np.uint8),
+        })  # fmt: skip
 
 
-class Part(NamedTuple):
-    """Some flows of a grouping, one behind the other."""
-
-    first_flow: int
-    first_row: int
-    """Place of their first row in the rows of the whole."""
-    grouping: Grouping
-
-
-def group_packets(packets: Packets, kept: Rows) -> Grouping:
+def group_packets(packets: Packets, aside: Rows = _NO_ROWS, *, by_time: bool = True, jobs: int = 1, room: Room | None = None) -> Grouping:
     """Flows of TCP and UDP packets, numbered by their first packet.
 
     Args:
         packets: the packets.
-        kept: rows to use, by time.
+        aside: rows to leave out, ascending.
+        by_time: the packets come in the order of time; else in that of the file.
+        jobs: how many processes share the work.
+        room: where what has a row per packet lies.
 
     A SYN whose number does not fit the packets before it on its five-tuple opens a new flow (RFC 9293 section 3.6.1).
     """
-    proto = packets.proto[kept]
-    usable = ((proto == TCP) | (proto == UDP)) & (packets.frag_offset[kept] == 0) & (packets.sport[kept] + packets.dport[kept] > 0)
-    rows = kept[usable]
-    source = _endpoint(packets.src[rows], packets.sport[rows])
-    target = _endpoint(packets.dst[rows], packets.dport[rows])
-    order, first = _by_tuple(np.minimum(source, target), np.maximum(source, target), packets.proto[rows] == UDP)
-    rows, source, target = rows[order], source[order], target[order]
-    first |= _reopened(packets, rows, source, first)
-    begin = np.flatnonzero(first)
-    length = np.diff(begin, append=len(rows))
-    by_first_packet = np.argsort(order[begin], kind="stable")
-    renumber = concatenated_ranges(begin[by_first_packet], length[by_first_packet])
-    rows, source, target, length = rows[renumber], source[renumber], target[renumber], length[by_first_packet]
-    begin = np.cumsum(length) - length
-    client, server, known = _roles(packets, rows, source, target, begin)
-    flow = np.repeat(np.arange(len(begin)), length)
+    found = find_conversations(packets, aside, by_time=by_time, room=room)
+    ends = np.cumsum(found.length)
+    edges = [(int(ends[a] - found.length[a]), int(ends[b - 1])) for a, b in blocks(found.length, _BLOCK_PACKETS) if b]
+    begins = ends - found.length
+
+    def opened(edge: tuple[int, int]) -> _Opened:
+        low, high = np.searchsorted(begins, edge)
+        made = _opened(packets, found.rows[slice(*edge)], begins[low:high] - edge[0], edge[0])
+        if room is not None:
+            room.release()
+        return made
+
+    flows = _Opened.joined([*spread(opened, edges, jobs)])
+    order = np.lexsort((flows.first_row, flows.first_ns)) if by_time else np.argsort(flows.first_row)
+    flows = flows.take(order)
+    client, server, known = flows.roles()
     return Grouping(
-        rows=rows, begin=begin, length=length, flow=flow, direction=(source != client[flow]).astype(np.uint8),
+        rows=found.rows, begin=flows.begin, length=flows.length,
         client=(client >> 16).astype(np.int32), client_port=(client & 0xFFFF).astype(np.uint16),
         server=(server >> 16).astype(np.int32), server_port=(server & 0xFFFF).astype(np.uint16),
-        roles_known=known, proto=packets.proto[rows[begin]],
+        roles_known=known, proto=flows.proto,
     )  # fmt: skip
 
 
-def _endpoint(address: I32, port: U16) -> I64:
-    return (address.astype(np.int64) << 16) | port
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """How flows begin."""
+
+    begin: I64
+    length: I64
+    proto: U8
+    first_row: I64
+    first_ns: I64
+    first: I64
+    """Endpoint that spoke first."""
+    second: I64
+    """The other one."""
+    client: I64
+    """Endpoint that a SYN or SYN-ACK shows to be the client; -1: neither was seen."""
+
+    def take(self, rows: Rows) -> _Opened:
+        """These flows."""
+        return _Opened(**{one.name: getattr(self, one.name)[rows] for one in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: list[_Opened]) -> _Opened:
+        """All of them, part by part."""
+        dtypes: dict[str, Any] = {"proto": np.uint8}
+        names = [one.name for one in fields(cls)]
+        return cls(**{
+            name: np.concatenate([np.empty(0, dtypes.get(name, np.int64)), *(getattr(part, name) for part in parts)]) for name in names
+        })  # fmt: skip
+
+    def roles(self) -> tuple[I64, I64, Bools]:
+        """Client endpoint, server endpoint, and whether that is known, per flow."""
+        shaken = self.client >= 0
+        turned = shaken & (self.client == self.second)
+        client, server = np.where(turned, self.second, self.first), np.where(turned, self.first, self.second)
+        swap = ~shaken & _second_serves(client, server, shaken)
+        return np.where(swap, server, client), np.where(swap, client, server), shaken | (self.proto == UDP)
 
 
-def _by_tuple(low: I64, high: I64, is_udp: Bools) -> tuple[Rows, Bools]:
-    """The stable order by (endpoints, protocol), and where a new tuple begins."""
-    if len(low) and int(high.max()) >= 1 << 31:  # more than 32,767 addresses: number the endpoints first
-        ends, inverse = np.unique(np.concatenate([low, high]), return_inverse=True)
-        low, high = inverse[: len(low)], inverse[len(low) :]
-        if len(ends) >= 1 << 31:
-            raise OverflowError(f"{len(ends)} endpoints")
-    key = (low << 32) | (high << 1) | is_udp
-    order = np.argsort(key, kind="stable")
-    return order, group_starts(key[order])
+def _opened(packets: Packets, rows: Rows, begin: I64, offset: int) -> _Opened:
+    """The flows of some conversations, of which `begin` holds the first entries; `offset` is the place of the first in all rows."""
+    source = endpoints(packets.src[rows], packets.sport[rows])
+    first = np.zeros(len(rows), np.bool_)
+    first[begin] = True
+    first |= _reopened(packets, rows, source, first)
+    begin = np.flatnonzero(first)
+    at = rows[begin]
+    return _Opened(
+        begin=begin + offset, length=np.diff(begin, append=len(rows)), proto=packets.proto[at], first_row=at.astype(np.int64),
+        first_ns=packets.ts_ns[at], first=source[begin], second=endpoints(packets.dst[at], packets.dport[at]),
+        client=_shaken(packets, rows, begin),
+    )  # fmt: skip
+
+
+def _shaken(packets: Packets, rows: Rows, begin: I64) -> I64:
+    """Who sent the first SYN of each flow, or got its first SYN-ACK; -1 for neither."""
+    flags, never = packets.flags[rows] & (SYN | ACK), len(rows)
+    position = np.arange(never)
+    syn_at, syn_ack_at = (np.minimum.reduceat(np.where(flags == kind, position, never), begin) for kind in (SYN, SYN | ACK))
+    client = np.full(len(begin), -1)
+    for at, address, port in ((syn_ack_at, packets.dst, packets.dport), (syn_at, packets.src, packets.sport)):  # a SYN has the last word
+        some = np.flatnonzero(at < never)
+        client[some] = endpoints(address[rows[at[some]]], port[rows[at[some]]])
+    return client
 
 
 def _reopened(packets: Packets, rows: Rows, source: I64, first: Bools) -> Bools:
-    """True at a SYN of a connection that the packets before it on this tuple do not belong to.
+    """True at a SYN of a connection that the packets before it in this conversation do not belong to.
 
     They do when its sender's last SYN had the same number, or when the packet before it lies close above it: a SYN may
     have been captured late.
@@ -140,35 +206,13 @@ def _reopened(packets: Packets, rows: Rows, source: I64, first: Bools) -> Bools:
 
 
 def _syn_pairs(packets: Packets, rows: Rows, source: I64, syn: Bools, first: Bools) -> tuple[I64, Bools]:
-    """Places of SYNs that follow another of the same tuple and sender, and whether both have the same number."""
+    """Places of SYNs that follow another of the same conversation and sender, and whether both have the same number."""
     at = np.flatnonzero(syn)
     group, sender, seq = np.cumsum(first)[at], source[at], packets.seq[rows[at]]
     order = np.lexsort((np.arange(len(at)), sender, group))
     follows = (group[order][1:] == group[order][:-1]) & (sender[order][1:] == sender[order][:-1])
     later, earlier = order[1:][follows], order[:-1][follows]
     return at[later], seq[later] == seq[earlier]
-
-
-def _roles(packets: Packets, rows: Rows, source: I64, target: I64, begin: I64) -> tuple[I64, I64, Bools]:
-    """Client endpoint, server endpoint and whether the handshake says so, per flow."""
-    if not len(begin):
-        empty = np.empty(0, np.int64)
-        return empty, empty, np.empty(0, np.bool_)
-    flags = packets.flags[rows]
-    position = np.arange(len(rows))
-    never = len(rows)
-    syn_at = np.minimum.reduceat(np.where((flags & (SYN | ACK)) == SYN, position, never), begin)
-    syn_ack_at = np.minimum.reduceat(np.where((flags & (SYN | ACK)) == (SYN | ACK), position, never), begin)
-    client, server = source[begin].copy(), target[begin].copy()
-    by_syn = syn_at < never
-    client[by_syn], server[by_syn] = source[syn_at[by_syn]], target[syn_at[by_syn]]
-    by_syn_ack = ~by_syn & (syn_ack_at < never)
-    client[by_syn_ack], server[by_syn_ack] = target[syn_ack_at[by_syn_ack]], source[syn_ack_at[by_syn_ack]]
-    known = by_syn | by_syn_ack
-    swap = ~known & _second_serves(client, server, known)
-    client[swap], server[swap] = server[swap], client[swap].copy()
-    known |= packets.proto[rows[begin]] == UDP
-    return client, server, known
 
 
 def _second_serves(first: I64, second: I64, known: Bools) -> Bools:

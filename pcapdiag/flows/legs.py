@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pcapdiag.columns import I64, U16, U64, Bools, Rows
+from pcapdiag.columns import I32, I64, U16, U64, Bools, Rows
 from pcapdiag.flows.copies import COPY_NS, ELSEWHERE_NS, content
 from pcapdiag.flows.group import Grouping
-from pcapdiag.flows.segmented import concatenated_ranges
 from pcapdiag.flows.table import NatLegs
 from pcapdiag.packets.table import CWR, ECE, TCP, UDP, Packets
 
@@ -51,15 +50,12 @@ def link_legs(packets: Packets, grouping: Grouping) -> Link:
     return _confirm(packets, grouping, one, other)
 
 
-def without_legs(grouping: Grouping, link: Link) -> tuple[Rows, Rows]:
-    """(rows to keep, rows of the farther legs), both in the grouping's order."""
-    far = np.zeros(len(grouping.begin), np.bool_)
-    far[link.far] = True
-    aside = far[grouping.flow]
-    return grouping.rows[~aside], grouping.rows[aside]
+def rows_of_legs(grouping: Grouping, link: Link) -> Rows:
+    """Rows of Packets of the farther legs, ascending."""
+    return np.sort(grouping.rows[grouping.places(link.far)])
 
 
-def legs_of(packets: Packets, before: Grouping, link: Link, flow_of_row: I64) -> NatLegs:
+def legs_of(packets: Packets, before: Grouping, link: Link, flow_of_row: I32) -> NatLegs:
     """The table of legs; `flow_of_row` names the flows after the farther legs were set aside."""
     near = dict(zip(link.far.tolist(), link.near.tolist(), strict=True))
 
@@ -69,7 +65,7 @@ def legs_of(packets: Packets, before: Grouping, link: Link, flow_of_row: I64) ->
     roots = np.array([root(flow) for flow in link.far.tolist()], np.int64)
     first_row = before.rows[before.begin[link.far]]
     return NatLegs(
-        flow=flow_of_row[before.rows[before.begin[roots]]], capture=packets.capture[first_row],
+        flow=flow_of_row[before.rows[before.begin[roots]]].astype(np.int64), capture=packets.capture[first_row],
         client=before.client[link.far], client_port=before.client_port[link.far], server=before.server[link.far],
         server_port=before.server_port[link.far], compared=link.compared, matched=link.matched,
         packet_count=before.length[link.far], delay_ns=link.delay_ns,
@@ -78,8 +74,8 @@ def legs_of(packets: Packets, before: Grouping, link: Link, flow_of_row: I64) ->
 
 def _pairs(packets: Packets, grouping: Grouping) -> tuple[I64, I64]:
     """Pairs of flows with other endpoints that share one of their first packets, nearly at the same time."""
-    flow = np.repeat(np.arange(len(grouping.begin)), np.minimum(grouping.length, _KEYS))
-    rows = grouping.rows[concatenated_ranges(grouping.begin, np.minimum(grouping.length, _KEYS))]
+    flows = np.arange(len(grouping.begin))
+    flow, rows = np.repeat(flows, np.minimum(grouping.length, _KEYS)), grouping.rows[grouping.places(flows, _KEYS)]
     prints = _print(packets, rows)
     order = np.lexsort((packets.ts_ns[rows], prints))
     alike = np.flatnonzero(prints[order[1:]] == prints[order[:-1]])
@@ -133,7 +129,8 @@ def _confirm(packets: Packets, grouping: Grouping, one: I64, other: I64) -> Link
     matched = np.bincount(pair, minlength=count)
     compared = np.minimum(a.beside(b, within), b.beside(a, within))
     # The client's packets pass its own side first, the server's pass it last.
-    lag = np.sign(np.where(grouping.direction[a.place[a_at]] == 0, apart, -apart))
+    forth = grouping.from_client(packets, grouping.rows[a.place[a_at]], one[pair])
+    lag = np.sign(np.where(forth, apart, -apart))
     lead = np.bincount(pair, weights=lag, minlength=count)
     good = (matched >= np.where(grouping.proto[one] == TCP, _LEAST_TCP, _LEAST_UDP)) & (matched >= _SHARE * compared)
     good &= np.abs(lead) >= _SHARE * np.bincount(pair, weights=lag != 0, minlength=count)
@@ -166,8 +163,7 @@ class _Beginning:
 
     @classmethod
     def of(cls, packets: Packets, grouping: Grouping, flows: I64) -> _Beginning:
-        length = np.minimum(grouping.length[flows], _PRINTS)
-        place = concatenated_ranges(grouping.begin[flows], length)
+        length, place = np.minimum(grouping.length[flows], _PRINTS), grouping.places(flows, _PRINTS)
         rows = grouping.rows[place]
         return cls(
             pair=np.repeat(np.arange(len(flows)), length), place=place, ts_ns=packets.ts_ns[rows], prints=_print(packets, rows),

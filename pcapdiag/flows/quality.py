@@ -7,30 +7,37 @@ the rest and grades the capture.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcapdiag.capture.frames import Capture, Interface
-from pcapdiag.columns import I64, Bools, Rows
-from pcapdiag.flows.clock import ClockSteps
-from pcapdiag.flows.copies import find_copies
-from pcapdiag.flows.filtered import Filtered, Talk, find_filter, tally
+from pcapdiag.flows.conversations import order_by_time
+from pcapdiag.flows.copies import NO_COPIES, find_copies
+from pcapdiag.flows.filtered import Filtered, Talk, find_filter
+from pcapdiag.flows.glance import SHOWN, Glance, glance
 from pcapdiag.flows.grade import Defects, grade
 from pcapdiag.flows.group import Grouping, group_packets
-from pcapdiag.flows.legs import Link, link_legs, without_legs
-from pcapdiag.flows.table import Flows, Gaps, Pieces, Quality, Segments
-from pcapdiag.packets.table import ICMP, ICMPV6, TCP, UDP, Packets
+from pcapdiag.flows.legs import Link, link_legs, rows_of_legs
+from pcapdiag.flows.table import Quality
+from pcapdiag.packets.table import TCP
+from pcapdiag.spool import windows
 
-_SHOWN = 12
+if TYPE_CHECKING:
+    from pcapdiag.capture.frames import Capture, Interface
+    from pcapdiag.columns import I64, Bools, Rows
+    from pcapdiag.flows.clock import ClockSteps
+    from pcapdiag.flows.table import Flows
+    from pcapdiag.flows.tally import SuperSegments, Tallies
+    from pcapdiag.packets.table import Packets
+    from pcapdiag.spool import Room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """Rows of Packets by time, without copies; and what was set aside."""
+    """What was set aside before packets became flows."""
 
-    rows: Rows
     copies: Rows
-    """Copies of single packets, by time."""
+    """Rows of Packets: copies of single packets, by time."""
     originals: Rows
     """The first sight of each of them."""
     routed: Bools
@@ -49,109 +56,105 @@ class Kept:
         return np.sort(np.concatenate([self.copies, self.legs])).astype(np.int64)
 
 
-def repair(packets: Packets, capture_count: int) -> Kept:
-    """Brings packets into the order of time and sets copies of one packet aside; the first sight stays."""
-    late = np.flatnonzero((packets.ts_ns[1:] < packets.ts_ns[:-1]) & (packets.capture[1:] == packets.capture[:-1])) + 1
+def repair(packets: Packets, capture_count: int, room: Room | None = None, *, with_copies: bool = False) -> Kept:
+    """Finds what goes back in time, and sets copies of one packet aside unless they are wanted; the first sight stays."""
+    late = _late(packets, room)
     steps, furthest = np.zeros(capture_count, np.int64), np.zeros(capture_count, np.int64)
     np.add.at(steps, packets.capture[late], 1)
     np.maximum.at(furthest, packets.capture[late], packets.ts_ns[late - 1] - packets.ts_ns[late])
-    order = None if not len(late) and capture_count == 1 else np.argsort(packets.ts_ns, kind="stable")
-    copies = find_copies(packets, order)
-    stays = np.ones(len(packets), np.bool_)
-    stays[copies.row] = False
-    rows = np.flatnonzero(stays) if order is None else order[stays[order]]
+    copies = NO_COPIES if with_copies else find_copies(packets, order_by_time(packets, room), room)
     return Kept(
-        rows=rows, copies=copies.row, originals=copies.original, routed=copies.routed, legs=np.empty(0, np.intp),
+        copies=copies.row, originals=copies.original, routed=copies.routed, legs=np.empty(0, np.intp),
         backward_steps=steps, backward_max_ns=furthest, backward_rows=late,
     )  # fmt: skip
 
 
-def keep_one_leg(packets: Packets, kept: Kept, grouping: Grouping) -> tuple[Kept, Grouping, Link]:
+def _late(packets: Packets, room: Room | None) -> Rows:
+    """Rows whose time lies before that of the row before, in the same capture."""
+    found = [np.empty(0, np.intp)]
+    for part in windows(len(packets), room):
+        begin = max(part.start - 1, 0)
+        ts_ns, capture = packets.ts_ns[begin : part.stop], packets.capture[begin : part.stop]
+        found.append(begin + 1 + np.flatnonzero((ts_ns[1:] < ts_ns[:-1]) & (capture[1:] == capture[:-1])))
+    return np.concatenate(found)
+
+
+def keep_one_leg(packets: Packets, kept: Kept, grouping: Grouping, *, jobs: int, room: Room | None) -> tuple[Kept, Grouping, Link]:
     """Sets aside the farther legs of connections that an address translator shows twice, and groups anew without them."""
     link = link_legs(packets, grouping)
     if not len(link.far):
         return kept, grouping, link
-    aside = np.zeros(len(packets), np.bool_)
-    aside[without_legs(grouping, link)[1]] = True
-    kept = replace(kept, rows=kept.rows[~aside[kept.rows]], legs=kept.rows[aside[kept.rows]])
-    return kept, group_packets(packets, kept.rows), link
+    kept = replace(kept, legs=rows_of_legs(grouping, link))
+    return kept, group_packets(packets, kept.aside, jobs=jobs, room=room), link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """All tables that tell of the captures' quality."""
+    """All that tells of the captures' quality."""
 
     packets: Packets
     kept: Kept
     steps: ClockSteps
-    segments: Segments
     flows: Flows
-    pieces: Pieces
-    gaps: Gaps
-    super_rows: Rows
-    """Rows of Packets longer than the MSS in force."""
+    tallies: Tallies
+    supers: SuperSegments
 
-    def of(self, capture: int) -> Seen:
-        """Only what concerns one capture; packets, segments and flows stay whole."""
-        own, kept = self.packets.capture, self.kept
-        mine = self.flows.capture == capture
+    def of(self, capture: int) -> tuple[Kept, ClockSteps]:
+        """What concerns one capture."""
+        own, kept, steps = self.packets.capture, self.kept, self.steps
         copies = own[kept.copies] == capture
-        return replace(
-            self,
-            kept=replace(
+        return (
+            replace(
                 kept, copies=kept.copies[copies], originals=kept.originals[copies], routed=kept.routed[copies],
                 legs=kept.legs[own[kept.legs] == capture], backward_rows=kept.backward_rows[own[kept.backward_rows] == capture],
             ),
-            steps=replace(
-                self.steps.take(self.steps.capture == capture), untimely=self.steps.untimely[own[self.steps.untimely] == capture]
-            ),
-            pieces=self.pieces.take(mine[self.pieces.fd // 2]),
-            gaps=self.gaps.take(mine[self.gaps.fd // 2]), super_rows=self.super_rows[own[self.super_rows] == capture],
+            replace(steps.take(steps.capture == capture), untimely=steps.untimely[own[steps.untimely] == capture]),
         )  # fmt: skip
 
-    def rows(self, capture: int) -> Rows | slice:
-        """The rows of packets of one capture: a slice, as they come in the order of the captures."""
-        own = self.packets.capture
-        if (own[1:] >= own[:-1]).all():
-            return slice(*np.searchsorted(own, [capture, capture + 1]).tolist())
-        return np.flatnonzero(own == capture)
 
-
-def measure(seen: Seen, captures: tuple[Capture, ...]) -> tuple[Quality, ...]:
+def measure(seen: Seen, captures: tuple[Capture, ...], room: Room | None = None) -> tuple[Quality, ...]:
     """One Quality per capture."""
-    talks = tally(seen.segments, seen.flows, len(captures))
-    several = len(captures) > 1
-    return tuple(_of_capture(index, capture, seen.of(index) if several else seen, talks[index]) for index, capture in enumerate(captures))
+    glances = glance(seen.packets, len(captures), room)
+    supers = _super_segments(seen, len(captures), room)
+    return tuple(_of_capture(index, capture, seen, glances[index], supers[index]) for index, capture in enumerate(captures))
 
 
-def _of_capture(index: int, capture: Capture, seen: Seen, talk: Talk) -> Quality:
+def _super_segments(seen: Seen, capture_count: int, room: Room | None) -> list[tuple[int, tuple[int, ...]]]:
+    """Per capture how many packets exceed the MSS, and the least frame numbers of them."""
+    counts = np.zeros(capture_count, np.int64)
+    frames: list[list[int]] = [[] for _ in range(capture_count)]
+    for part in windows(len(seen.supers), room):
+        rows = seen.supers.row[part]
+        capture = seen.packets.capture[rows]
+        counts += np.bincount(capture, minlength=capture_count)
+        for one in np.unique(capture).tolist():
+            frames[one] = sorted([*frames[one], *np.sort(seen.packets.frame[rows[capture == one]])[:SHOWN].tolist()])[:SHOWN]
+    return [(count, tuple(shown)) for count, shown in zip(counts.tolist(), frames, strict=True)]
+
+
+def _of_capture(index: int, capture: Capture, seen: Seen, glance: Glance, supers: tuple[int, tuple[int, ...]]) -> Quality:
     """The measurements of one capture, its grade and its issues."""
-    packets, flows, kept, rows = seen.packets, seen.flows, seen.kept, seen.rows(index)
+    packets, flows, (kept, steps) = seen.packets, seen.flows, seen.of(index)
     tcp = (flows.proto == TCP) & (flows.capture == index)
-    protocol, ports = packets.proto[rows], (packets.sport[rows], packets.dport[rows])
-    carries = np.zeros(len(flows), np.bool_)
-    carries[seen.pieces.fd // 2] = True
-    filtered, rule = find_filter(packets, rows, capture, talk, seen.pieces, seen.gaps)
+    carries = seen.tallies.piece_count.reshape(-1, 2).any(axis=1)
+    talk = Talk.of(flows, seen.tallies, index)
+    filtered, rule = find_filter(talk, glance, capture)
     quality = Quality(
         copies=len(kept.copies) + len(kept.legs), copy_frames=_first_frames(packets, kept.copies),
         routed_copies=int(kept.routed.sum()), leg_packets=len(kept.legs), leg_frames=_first_frames(packets, kept.legs),
         backward_steps=int(kept.backward_steps[index]), backward_max_ns=int(kept.backward_max_ns[index]),
-        backward_frames=_first_frames(packets, np.union1d(kept.backward_rows, seen.steps.untimely)),
-        untimely=len(seen.steps.untimely),
-        clock_steps=tuple(zip(seen.steps.frame.tolist(), seen.steps.step_ns.tolist(), strict=True)),
-        super_segments=len(seen.super_rows), super_segment_frames=_first_frames(packets, seen.super_rows),
-        cut_frames=int(packets.cut[rows].sum()), cut_frame_numbers=tuple(packets.frame[rows][packets.cut[rows]][:_SHOWN].tolist()),
-        tcp_data_packets=int(((protocol == TCP) & (packets.payload_len[rows] > 0)).sum()),
-        unseen_bytes=int((seen.gaps.stop - seen.gaps.start).sum()), seen_bytes=int((seen.pieces.stop - seen.pieces.start).sum()),
+        backward_frames=_first_frames(packets, np.union1d(kept.backward_rows, steps.untimely)),
+        untimely=len(steps.untimely), clock_steps=tuple(zip(steps.frame.tolist(), steps.step_ns.tolist(), strict=True)),
+        super_segments=supers[0], super_segment_frames=supers[1],
+        cut_frames=glance.cut_count, cut_frame_numbers=tuple(glance.cut_frames), tcp_data_packets=glance.data_count,
+        unseen_bytes=talk.missing_len, seen_bytes=talk.seen_len,
         one_way_flows=int((tcp & flows.one_way).sum()), tcp_flows=int(tcp.sum()),
         midstream_flows=int((tcp & carries & (flows.syn_count == 0) & (flows.syn_ack_count == 0)).sum()),
         dropped_count=_dropped(capture.interfaces), filtered=filtered.value, filter_note=rule,
-        saw_icmp=bool(((protocol == ICMP) | (protocol == ICMPV6)).any()),
-        saw_dns=bool(((protocol == UDP) & ((ports[0] == 53) | (ports[1] == 53))).any()),
-        saw_fragments=bool(((packets.frag_offset[rows] > 0) | packets.more_fragments[rows]).any()), grade="", issues=(),
+        saw_icmp=glance.saw_icmp, saw_dns=glance.saw_dns, saw_fragments=glance.saw_fragments, grade="", issues=(),
     )  # fmt: skip
-    letter, advice = grade(_defects(quality, capture, filtered, packet_count=len(protocol)))
-    return replace(quality, grade=letter, advice=advice, issues=_issues(quality, filtered, has_gaps=len(seen.gaps) > 0))
+    letter, advice = grade(_defects(quality, capture, filtered, packet_count=glance.packet_count))
+    return replace(quality, grade=letter, advice=advice, issues=_issues(quality, filtered, has_gaps=talk.gaps > 0))
 
 
 def _dropped(interfaces: tuple[Interface, ...]) -> int | None:
@@ -161,7 +164,7 @@ def _dropped(interfaces: tuple[Interface, ...]) -> int | None:
 
 
 def _first_frames(packets: Packets, rows: Rows) -> tuple[int, ...]:
-    return tuple(sorted(packets.frame[rows].tolist())[:_SHOWN])
+    return tuple(sorted(packets.frame[rows].tolist())[:SHOWN])
 
 
 def _issues(quality: Quality, filtered: Filtered, *, has_gaps: bool) -> tuple[str, ...]:

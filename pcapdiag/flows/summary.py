@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pcapdiag.columns import I32, I64, NEVER, Bools, Rows
-from pcapdiag.flows.group import Grouping
+from pcapdiag.flows.group import Bundle
 from pcapdiag.flows.handshake import Handshakes
 from pcapdiag.flows.segmented import concatenated_ranges, group_starts
 from pcapdiag.flows.table import Datagrams, Flows, Segments
+from pcapdiag.flows.tally import Tallies
 from pcapdiag.packets.table import ACK, RST, SYN, TCP, UDP, Packets
 
 _SURELY_SUPER = 9_000
@@ -45,14 +46,14 @@ def one_way_flows(segments: Segments, flow_count: int) -> Bools:
     return one
 
 
-def one_sided_captures(flows: Flows, segments: Segments) -> Bools:
+def one_sided_captures(flows: Flows, tallies: Tallies) -> Bools:
     """`one_way` again, by the company a flow keeps.
 
     Where more connections are proven one-way than were seen both ways, the capture holds one direction, and the short ones of
     which nothing else is known are one-way too.
     """
-    sent = np.bincount(2 * segments.flow.astype(np.int64) + segments.direction, minlength=2 * len(flows))
-    acking = np.bincount(segments.flow[segments.ack >= 0], minlength=len(flows)) > 0
+    sent = tallies.packet_count
+    acking = tallies.acking_count[0::2] + tallies.acking_count[1::2] > 0
     single = ((sent[0::2] == 0) != (sent[1::2] == 0)) & (flows.proto == TCP)
     two_way = (sent[0::2] > 0) & (sent[1::2] > 0)
     captures = int(flows.capture.max(initial=0)) + 1
@@ -62,26 +63,26 @@ def one_sided_captures(flows: Flows, segments: Segments) -> Bools:
     return result
 
 
-def flow_table(packets: Packets, grouping: Grouping, shakes: Handshakes, tcp_flows: Rows, one_way: Bools) -> Flows:
+def flow_table(packets: Packets, bundle: Bundle, shakes: Handshakes, tcp_flows: Rows, one_way: Bools) -> Flows:
     """The rows of Flows; `vantage` is still 0 (unknown)."""
-    count = len(grouping.begin)
-    rows, begin = grouping.rows, grouping.begin
-    stop = begin + grouping.length
+    count = len(bundle.begin)
+    rows, begin = bundle.rows, bundle.begin
+    stop = begin + bundle.length
 
     def per_tcp(values: npt.NDArray[np.signedinteger], missing: int) -> npt.NDArray[np.signedinteger]:
         result = np.full(count, missing, values.dtype)
         result[tcp_flows] = values
         return result
 
-    is_tcp = grouping.proto == TCP
-    place = np.cumsum(np.where(is_tcp, grouping.length, 0)) - np.where(is_tcp, grouping.length, 0)
-    place = np.where(is_tcp, place, np.cumsum(np.where(is_tcp, 0, grouping.length)) - grouping.length)
+    is_tcp = bundle.proto == TCP
+    place = np.cumsum(np.where(is_tcp, bundle.length, 0)) - np.where(is_tcp, bundle.length, 0)
+    place = np.where(is_tcp, place, np.cumsum(np.where(is_tcp, 0, bundle.length)) - bundle.length)
     overhead = np.array([tunnel.overhead_len for tunnel in packets.tunnels], np.int32)
     stamped = packets.has_ts[rows].astype(np.int64)
     return Flows(
-        proto=grouping.proto, capture=packets.capture[rows[begin]] if count else np.empty(0, np.uint16),
-        client=grouping.client, client_port=grouping.client_port, server=grouping.server, server_port=grouping.server_port,
-        roles_known=grouping.roles_known, begin=place, stop=place + grouping.length, packet_count=grouping.length,
+        proto=bundle.proto, capture=packets.capture[rows[begin]] if count else np.empty(0, np.uint16),
+        client=bundle.client, client_port=bundle.client_port, server=bundle.server, server_port=bundle.server_port,
+        roles_known=bundle.roles_known, begin=place, stop=place + bundle.length, packet_count=bundle.length,
         byte_count=_sum(packets.ip_len[rows].astype(np.int64), begin),
         first_ns=packets.ts_ns[rows[begin]] if count else begin, last_ns=packets.ts_ns[rows[stop - 1]] if count else begin,
         syn_ns=per_tcp(shakes.syn_ns, NEVER), syn_count=per_tcp(shakes.syn_count, 0).astype(np.int32),
@@ -90,7 +91,7 @@ def flow_table(packets: Packets, grouping: Grouping, shakes: Handshakes, tcp_flo
         far_rtt_ns=per_tcp(shakes.far_rtt_ns, -1), client_mss=per_tcp(shakes.client_mss, 0).astype(np.int32),
         server_mss=per_tcp(shakes.server_mss, 0).astype(np.int32), client_shift=per_tcp(shakes.client_shift, -1).astype(np.int8),
         server_shift=per_tcp(shakes.server_shift, -1).astype(np.int8), sack_ok=per_tcp(shakes.sack_ok, -1).astype(np.int8),
-        timestamps=_sum(stamped, begin) * 2 > grouping.length, client_fin_ns=per_tcp(shakes.client_fin_ns, NEVER),
+        timestamps=_sum(stamped, begin) * 2 > bundle.length, client_fin_ns=per_tcp(shakes.client_fin_ns, NEVER),
         server_fin_ns=per_tcp(shakes.server_fin_ns, NEVER), rst_ns=per_tcp(shakes.rst_ns, NEVER),
         rst_direction=per_tcp(shakes.rst_direction, -1).astype(np.int8), one_way=one_way, vantage=np.zeros(count, np.uint8),
         tunnel_overhead_len=(np.maximum.reduceat(overhead[packets.tunnel[rows]], begin) if count else overhead[:0]).astype(np.int32),
@@ -101,33 +102,31 @@ def _sum(values: I64, begin: I64) -> I64:
     return np.add.reduceat(values, begin) if len(begin) else begin
 
 
-def datagrams(packets: Packets, grouping: Grouping) -> Datagrams:
+def datagrams(packets: Packets, bundle: Bundle) -> Datagrams:
     """UDP datagrams in flow order."""
-    flows = np.flatnonzero(grouping.proto == UDP)
-    take = concatenated_ranges(grouping.begin[flows], grouping.length[flows])
-    rows = grouping.rows[take]
+    flows = np.flatnonzero(bundle.proto == UDP)
+    take = concatenated_ranges(bundle.begin[flows], bundle.length[flows])
+    rows = bundle.rows[take]
     return Datagrams(
-        row=rows.astype(np.int64), flow=grouping.flow[take].astype(np.int32), direction=grouping.direction[take], ts_ns=packets.ts_ns[rows]
+        row=rows.astype(np.int64), flow=bundle.flow[take].astype(np.int32), direction=bundle.direction[take], ts_ns=packets.ts_ns[rows]
     )
 
 
-def flow_of_row(grouping: Grouping, row_count: int) -> I64:
-    """Flow id per row of Packets; -1 for rows of none."""
-    result = np.full(row_count, -1, np.int64)
-    result[grouping.rows] = grouping.flow
-    return result
+def super_segments(packets: Packets, segments: Segments, mss: tuple[I32, I32]) -> Rows:
+    """Rows of Segments that carry more than the receiver's MSS: segmentation or receive offload, not the wire's doing.
 
-
-def super_segments(packets: Packets, flows: Flows, segments: Segments) -> Rows:
-    """Rows of Packets that carry more than the receiver's MSS: segmentation or receive offload, not the wire's doing."""
+    Args:
+        packets: all packets.
+        segments: the TCP packets.
+        mss: per flow what its client and its server announced; 0 unknown.
+    """
     flow = segments.flow
-    limit = np.where(segments.direction == 0, flows.server_mss[flow], flows.client_mss[flow])
+    limit = np.where(segments.direction == 0, mss[1][flow], mss[0][flow])
     unknown = np.flatnonzero((limit == 0) & (segments.payload_len > _ETHERNET_MSS))
     limit = np.where(limit > 0, limit, _SURELY_SUPER)
     if len(unknown):
         limit[unknown] = _learned(2 * flow[unknown].astype(np.int64) + segments.direction[unknown], segments.payload_len[unknown])
-    rows: Rows = segments.row[(segments.payload_len > limit) | packets.ip_len_zero[segments.row]]
-    return rows
+    return np.flatnonzero((segments.payload_len > limit) | packets.ip_len_zero[segments.row])
 
 
 def _learned(fd: I64, payload_len: I32) -> I64:

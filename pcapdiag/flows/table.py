@@ -308,7 +308,7 @@ class TcpTables:
     gaps: Gaps
     resends: Resends
     recoveries: Recoveries
-    flow_of_row: I64
+    flow_of_row: I32
     """Flow id of each row of Packets; -1: belongs to none, is a copy, or was seen on the farther leg of a translated connection."""
     legs: NatLegs
     """Connections seen on both sides of an address translator."""

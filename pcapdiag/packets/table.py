@@ -5,11 +5,16 @@ from __future__ import annotations
 import ipaddress
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
 from pcapdiag.columns import I8, I32, I64, U8, U16, U32, Bools, Col, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pcapdiag.spool import Room
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 """IP protocol numbers (IANA)."""
@@ -79,7 +84,7 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packets(Table):
-    """One row per decoded IP packet (the innermost one inside tunnels), in the order of the file.
+    """One row per decoded IP packet (the innermost one inside tunnels), capture by capture, each in the order of its file.
 
     Ports, TCP fields and payload are 0 for rows they do not apply to: later fragments (`frag_offset` > 0) and
     other protocols. A reassembled datagram is the row of its first fragment, with the ports and the whole payload
@@ -131,6 +136,16 @@ class Packets(Table):
     sacks: SackBlocks
     icmp_errors: IcmpErrors
     fragments: FragmentGroups
+
+    def captures(self, room: Room | None = None) -> Iterator[slice]:
+        """The rows of each capture that has some."""
+        begin = 0
+        while begin < len(self):
+            stop = int(np.searchsorted(self.capture, self.capture[begin], side="right"))
+            yield slice(begin, stop)
+            begin = stop
+            if room is not None:
+                room.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
