@@ -83,5 +83,5 @@ def diagnose(
     crashed = list(failures)
     signs = see(trace, detectors, options.limits, crashed) + see_across(trace, detectors, options.limits, crashed)
     signs = place_signs(signs, trace)
-    ledger = keep_ledger(trace, signs)
+    ledger = keep_ledger(trace, signs, jobs=options.jobs or available_cores())
     return replace(place_findings(conclude(trace, ledger, signs, detectors, crashed), signs), notes=trace.notes)

@@ -75,6 +75,14 @@ def windows(count: int, room: Room | None, step: int = WINDOW) -> Iterator[slice
             room.release()
 
 
+def taken(values: Array, rows: Array, room: Room | None) -> Array:
+    """values[rows], a window at a time."""
+    result = column(len(rows), values.dtype, room)
+    for part in windows(len(rows), room):
+        result[part] = values[rows[part]]
+    return result
+
+
 def rows_by_number(number: Array, counts: Array, room: Room | None) -> Array:
     """The rows in the order of their numbers, equal ones in their own order (a counting sort, a window at a time).
 

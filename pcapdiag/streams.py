@@ -61,32 +61,37 @@ _NEAR: Final = 1 << 14
 
 
 class Streams:
-    """Bytes and times of every TCP stream; fd = 2 * flow + direction. Times are ns, NEVER for what did not happen."""
+    """Bytes and times of every TCP stream; fd = 2 * flow + direction. Times are ns, NEVER for what did not happen.
+
+    What a look-up needs is worked out when it is first asked for, of all flows that the object holds: ask a part.
+    """
 
     __slots__ = (
-        "_ack_key", "_acks", "_begins", "_first_fd", "_gaps", "_near", "_packets", "_piece_key", "_pieces", "_sack_key", "_sacked",
-        "_segments", "_stop_key", "_where",
+        "_ack_key", "_acks", "_begins", "_first_fd", "_gaps", "_near", "_packets", "_piece_key", "_pieces", "_sacked", "_segments",
+        "_stop_fd", "_stop_key", "_tcp", "_where",
     )  # fmt: skip
 
     def __init__(self, packets: Packets, tcp: TcpTables, flows: tuple[int, int] | None = None) -> None:
-        """Of all flows, or of the flows [first, stop) alone: what is worked out for them then takes no more than they do."""
+        """Of all flows, or of the flows [first, stop) alone."""
         first, stop = (0, len(tcp.flows)) if flows is None else flows
-        self._packets = packets
-        self._first_fd = 2 * first
+        self._packets, self._tcp = packets, tcp
+        self._first_fd, self._stop_fd = 2 * first, 2 * stop
         self._segments: Segments = tcp.segments
         self._pieces: Pieces = _of_directions(tcp.pieces, 2 * first, 2 * stop)
         self._acks: Acks = _of_directions(tcp.acks, 2 * first, 2 * stop)
         self._gaps: Gaps = _of_directions(tcp.gaps, 2 * first, 2 * stop)
-        sacked = _of_directions(tcp.sacked, 2 * first, 2 * stop)
-        self._sacked: Sacked = sacked.take(~sacked.duplicate)
-        self._piece_key = key(self._pieces.fd, self._pieces.start)
-        self._sack_key = key(self._sacked.fd, self._sacked.start)
+        self._sacked: tuple[I64, Sacked] | None = None
+        self._piece_key: I64 | None = None
         self._ack_key: I64 | None = None
         self._stop_key: I64 | None = None
         self._where: tuple[I64, I64, I64] | None = None
-        self._begins: list[int] = np.searchsorted(self._pieces.fd, np.arange(2 * first, 2 * stop + 1)).tolist()
+        self._begins: list[int] | None = None
         """First piece of each direction, and behind the last of them."""
         self._near = _Near(0, 0, [], [], [])
+
+    def part(self, first: int, stop: int | None = None) -> Streams:
+        """Those of the flows [first, stop), by default of one flow; all numbers stay what they are."""
+        return Streams(self._packets, self._tcp, (first, first + 1 if stop is None else stop))
 
     @property
     def gaps(self) -> Gaps:
@@ -171,14 +176,19 @@ class Streams:
 
     def sacked(self, fd: I64 | int, offsets: I64) -> I64:
         """When the byte AT each offset was first acknowledged selectively."""
-        if not len(self._sacked):
+        if self._sacked is None:
+            named = _of_directions(self._tcp.sacked, self._first_fd, self._stop_fd)
+            named = named.take(~named.duplicate)
+            self._sacked = key(named.fd, named.start), named
+        keys, sacked = self._sacked
+        if not len(sacked):
             return np.full(offsets.shape, NEVER)
         wanted = np.broadcast_to(np.asarray(fd, np.int64), offsets.shape)
-        row = np.searchsorted(self._sack_key, key(wanted, offsets), side="right") - 1
+        row = np.searchsorted(keys, key(wanted, offsets), side="right") - 1
         hit = row >= 0
         row = np.maximum(row, 0)
-        hit &= (self._sacked.fd[row] == wanted) & (offsets < self._sacked.stop[row])
-        return np.where(hit, self._sacked.ts_ns[row], NEVER)
+        hit &= (sacked.fd[row] == wanted) & (offsets < sacked.stop[row])
+        return np.where(hit, sacked.ts_ns[row], NEVER)
 
     def progress(self, fd: int, spans: Spans) -> I64:
         """The distinct times at which bytes of the spans became deliverable in order, ascending."""
@@ -208,7 +218,7 @@ class Streams:
         if self._stop_key is None:
             self._stop_key = key(self._pieces.fd, self._pieces.stop)
         first = np.searchsorted(self._stop_key, key(of_span, spans[:, 0]), side="right")
-        last = np.searchsorted(self._piece_key, key(of_span, spans[:, 1]))
+        last = np.searchsorted(self._keys(), key(of_span, spans[:, 1]))
         length = np.maximum(last - first, 0)
         times = self._pieces.in_order_ns[concatenated_ranges(first, length)]
         ends = np.concatenate([[0], np.cumsum(length)])[begin]
@@ -216,12 +226,20 @@ class Streams:
         return np.concatenate([[0], np.cumsum(known)])[ends], times[known]
 
     def _range(self, fd: int) -> tuple[int, int]:
+        if self._begins is None:
+            self._begins = np.searchsorted(self._pieces.fd, np.arange(self._first_fd, self._stop_fd + 1)).tolist()
         return self._begins[fd - self._first_fd], self._begins[fd + 1 - self._first_fd]
+
+    def _keys(self) -> I64:
+        """Where each piece begins."""
+        if self._piece_key is None:
+            self._piece_key = key(self._pieces.fd, self._pieces.start)
+        return self._piece_key
 
     def _piece_rows(self, fd: I64 | int, offsets: I64) -> tuple[Rows, Bools]:
         """Row in Pieces of each byte (0 where there is none), and whether there is one."""
         wanted = np.broadcast_to(np.asarray(fd, np.int64), offsets.shape)
-        row = np.searchsorted(self._piece_key, key(wanted, offsets), side="right") - 1
+        row = np.searchsorted(self._keys(), key(wanted, offsets), side="right") - 1
         inside = row >= 0
         row = np.maximum(row, 0)
         if len(self._pieces):

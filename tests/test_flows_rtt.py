@@ -58,7 +58,12 @@ def test_all_flows_at_once_is_one_by_one(vantage: int, asked: list[tuple[int, in
         assert every.near_floor_ns[flow] == one.near(flow).floor_ns()
     pairs = [(int(flows[number % len(flows)]), ns + offset) for number, ns in asked for offset in (0, 700 * MS, 5_000 * MS)]
     asking = np.array(pairs, np.int64).reshape(-1, 2)
-    assert every.server_ns(asking[:, 0], asking[:, 1]).tolist() == [one.server_ns(number, ns) for number, ns in pairs]
+    expected = [one.server_ns(number, ns) for number, ns in pairs]
+    assert every.to_servers(0, len(tcp.flows)).at(asking[:, 0], asking[:, 1]).tolist() == expected
+    for flow in flows.tolist():
+        mine = asking[:, 0] == flow
+        some = every.to_servers(flow, flow + 1).at(asking[mine, 0], asking[mine, 1])
+        assert some.tolist() == [ns for (number, _), ns in zip(pairs, expected, strict=True) if number == flow]
 
 
 @given(st.lists(st.tuples(st.lists(st.integers(0, 9), max_size=7), st.integers(-1, 10)), max_size=6), st.booleans())

@@ -8,7 +8,8 @@ import numpy as np
 
 from pcapdiag.columns import NEVER
 from pcapdiag.flows.summary import super_segments
-from pcapdiag.flows.tally import Tallies, tally
+from pcapdiag.flows.table import Tallies
+from pcapdiag.flows.tally import tally
 from tests.wire import Wire, merge
 
 if TYPE_CHECKING:

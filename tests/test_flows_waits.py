@@ -128,9 +128,12 @@ def test_backlogs_of_all_flows_are_those_of_each() -> None:
     tcp = merge(first, second, Wire(cport=50_002).handshake()).trace().tcp
     within = np.array([30, 1, 5]) * MS
     for direction in (0, 1):
-        found = backlogs(tcp, direction, within)
+        found = backlogs(tcp, direction, within, 0, 3)
+        some = backlogs(tcp, direction, within[1:], 1, 3)
+        assert some.start_ns.tolist() == found.start_ns[found.begin[1] :].tolist()
+        assert some.begin.tolist() == (found.begin[1:] - found.begin[1]).tolist()
         for flow in range(3):
             mine = slice(int(found.begin[flow]), int(found.begin[flow + 1]))
             starts, ends = bulk_intervals(tcp, 2 * flow + direction, int(within[flow]))
             assert (found.start_ns[mine].tolist(), found.end_ns[mine].tolist()) == (starts.tolist(), ends.tolist())
-    assert int(np.diff(backlogs(tcp, 1, within).begin)[0]) == 2
+    assert int(np.diff(backlogs(tcp, 1, within, 0, 3).begin)[0]) == 2

@@ -110,7 +110,7 @@ class _Requests:
         table = self._table
         if self._unsettled.fact(later, _ID) is not None or abs(int(table.request_len[later]) - int(table.request_len[row])) > SAME_LEN:
             return False
-        if table.response.counts[row]:
+        if len(table.response[row]):
             return bool(table.start_ns[later] - self._unsettled.progress_ns[row] >= _SILENT_NS)
         return bool(table.request_acked_ns[row] > table.start_ns[later])
 

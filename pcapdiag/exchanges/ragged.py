@@ -54,6 +54,11 @@ class Ragged:
         counts: I64 = np.diff(self.begin)
         return counts
 
+    def counts_of(self, rows: npt.NDArray[np.integer[Any]]) -> I64:
+        """How long the lists of some rows are."""
+        counts: I64 = self.begin[rows + 1] - self.begin[rows]
+        return counts
+
     def lengths(self) -> I64:
         """What each list of [start, stop) covers together."""
         covered: I64 = np.concatenate([[0], np.cumsum(self.values[:, 1] - self.values[:, 0])])
@@ -61,7 +66,7 @@ class Ragged:
 
     def take(self, rows: npt.NDArray[np.integer[Any]]) -> Ragged:
         """The lists of the given rows, in their order."""
-        counts = self.counts[rows]
+        counts = self.counts_of(rows)
         begin = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(counts, out=begin[1:])
         return Ragged(begin, self.values[concatenated_ranges(self.begin[rows], counts)])

@@ -157,7 +157,5 @@ def round_trips(tcp: TcpTables) -> I64:
 def _half(tcp: TcpTables, direction: int) -> I64:
     """The round trip to one end per flow: by its handshake, else the least sample of its ACKs; -1 unknown."""
     handshake = tcp.flows.near_rtt_ns if direction == CLIENT_TO_SERVER else tcp.flows.far_rtt_ns
-    least = np.full(len(tcp.flows), NEVER)
-    sampled = np.flatnonzero((tcp.segments.rtt_ns >= 0) & (tcp.segments.direction == direction))
-    np.minimum.at(least, tcp.segments.flow[sampled], tcp.segments.rtt_ns[sampled])
+    least = tcp.tallies.turnaround_ns[direction::2]
     return np.where(handshake >= 0, handshake, np.where(least < NEVER, least, -1))

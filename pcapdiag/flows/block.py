@@ -24,8 +24,8 @@ from pcapdiag.flows.sack import first_sacks
 from pcapdiag.flows.segmented import concatenated_ranges, group_starts, partition_by_direction
 from pcapdiag.flows.sequence import Sequence, sequence_packets
 from pcapdiag.flows.summary import datagrams, flow_table, one_way_flows, super_segments
-from pcapdiag.flows.table import Acks, Datagrams, Flows, Gaps, Pieces, Recoveries, Sacked, Segments
-from pcapdiag.flows.tally import SuperSegments, Tallies, tally
+from pcapdiag.flows.table import Acks, Datagrams, Flows, Gaps, Pieces, Recoveries, Sacked, Segments, SuperSegments, Tallies
+from pcapdiag.flows.tally import tally
 from pcapdiag.flows.unseen_loss import find_unseen_losses
 from pcapdiag.packets.table import ACK, RST, SYN, TCP, Packets, SackBlocks
 

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pcapdiag.columns import U8
-    from pcapdiag.flows.table import Flows, VantageOpinion
-    from pcapdiag.flows.tally import Tallies
+    from pcapdiag.flows.table import Flows, Tallies, VantageOpinion
 
 
 def vantage_of(flows: Flows, tallies: Tallies, *, capture_count: int, side: str | None) -> tuple[U8, tuple[VantageOpinion, ...]]:

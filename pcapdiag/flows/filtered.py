@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from pcapdiag.capture.frames import Capture
     from pcapdiag.columns import Bools
     from pcapdiag.flows.glance import Glance
-    from pcapdiag.flows.table import Flows
-    from pcapdiag.flows.tally import Tallies
+    from pcapdiag.flows.table import Flows, Tallies
 
 _ETHERNET = 1
 _LEAST_FLAGGED, _LEAST_PUSHED = 4, 6

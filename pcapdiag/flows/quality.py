@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from pcapdiag.capture.frames import Capture, Interface
     from pcapdiag.columns import I64, Bools, Rows
     from pcapdiag.flows.clock import ClockSteps
-    from pcapdiag.flows.table import Flows
-    from pcapdiag.flows.tally import SuperSegments, Tallies
+    from pcapdiag.flows.table import Flows, SuperSegments, Tallies
     from pcapdiag.packets.table import Packets
     from pcapdiag.spool import Room
 

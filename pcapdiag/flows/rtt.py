@@ -118,16 +118,15 @@ class _Half(NamedTuple):
 
 
 class AllRoundTrips:
-    """What RoundTrips says of one flow, for all flows at once; -1 for what is unknown."""
+    """The least round trips that RoundTrips gives, of all flows at once; -1 for what is unknown."""
 
-    __slots__ = ("_far", "_flows", "far_floor_ns", "near_floor_ns", "whole_ns")
+    __slots__ = ("_tcp", "far_floor_ns", "near_floor_ns", "whole_ns")
 
     def __init__(self, tcp: TcpTables) -> None:
-        self._flows = tcp.flows
-        self._far = _half(tcp, SERVER_TO_CLIENT)
-        self.far_floor_ns = _floors(self._far)
+        self._tcp = tcp
+        self.far_floor_ns = _floor(tcp, SERVER_TO_CLIENT)
         """Per flow the least round trip between the tap and the server."""
-        self.near_floor_ns = _floors(_half(tcp, CLIENT_TO_SERVER))
+        self.near_floor_ns = _floor(tcp, CLIENT_TO_SERVER)
         """Per flow the least round trip between the tap and the client."""
         far, near, vantage = self.far_floor_ns, self.near_floor_ns, tcp.flows.vantage
         one_sided = ((vantage == Vantage.CLIENT) & (far >= 0)) | ((vantage == Vantage.SERVER) & (near >= 0))
@@ -135,10 +134,24 @@ class AllRoundTrips:
         self.whole_ns: I64 = np.where(known, np.maximum(far, 0) + np.maximum(near, 0), -1)
         """Per flow the least round trip between both ends."""
 
-    def server_ns(self, flow: I64, ts_ns: I64) -> I64:
+    def to_servers(self, first: int, stop: int) -> ServerTrips:
+        """The samples of the flows [first, stop)."""
+        return ServerTrips(self._tcp, first, stop)
+
+
+class ServerTrips:
+    """RoundTrips.server_ns of a run of flows at once."""
+
+    __slots__ = ("_far", "_first", "_flows")
+
+    def __init__(self, tcp: TcpTables, first: int, stop: int) -> None:
+        self._flows, self._first = tcp.flows, first
+        self._far = _half(tcp, SERVER_TO_CLIENT, first, stop)
+
+    def at(self, flow: I64, ts_ns: I64) -> I64:
         """Round trips between the tap and the server of flows, each around its moment; see RoundTrips.server_ns."""
-        far, trips = self._far, np.full(len(flow), -1)
-        begin, stop = far.begin[flow], far.begin[flow + 1]
+        far, trips, own = self._far, np.full(len(flow), -1), flow - self._first
+        begin, stop = far.begin[own], far.begin[own + 1]
         low = search_within(far.sent_ns, begin, stop, ts_ns - _AROUND_NS)
         high = search_within(far.sent_ns, low, stop, ts_ns + _AROUND_NS + 1)
         some, near = low < high, np.flatnonzero((low == high) & (begin < stop))
@@ -153,20 +166,28 @@ class AllRoundTrips:
         return np.where(self._flows.vantage[flow] == Vantage.SERVER, 0, trips)
 
 
-def _half(tcp: TcpTables, direction: int) -> _Half:
-    flows, segments = tcp.flows, tcp.segments
-    rows = np.flatnonzero((segments.direction == direction) & (segments.rtt_ns >= 0))
+def _shaken(tcp: TcpTables, direction: int) -> tuple[I64, I64]:
+    """What the handshake says of one half of each flow, and when; the time is NEVER where it says nothing."""
+    flows = tcp.flows
     shake, at = (flows.far_rtt_ns, flows.syn_ack_ns) if direction == SERVER_TO_CLIENT else (flows.near_rtt_ns, flows.established_ns)
-    shaken = np.flatnonzero((shake >= 0) & (at < NEVER))
-    flow = np.concatenate([shaken, segments.flow[rows]])
-    rtt_ns = np.concatenate([shake[shaken], segments.rtt_ns[rows]])
-    sent_ns = np.concatenate([at[shaken], segments.ts_ns[rows]]) - rtt_ns
+    return shake, np.where(shake >= 0, at, NEVER)
+
+
+def _floor(tcp: TcpTables, direction: int) -> I64:
+    shake, at = _shaken(tcp, direction)
+    least = np.minimum(tcp.tallies.turnaround_ns[direction::2], np.where(at < NEVER, shake, NEVER))
+    return np.where(least < NEVER, least, -1)
+
+
+def _half(tcp: TcpTables, direction: int, first: int, stop: int) -> _Half:
+    """Samples of the flows [first, stop)."""
+    low, high = np.searchsorted(tcp.segments.flow, [first, stop])
+    here = slice(int(low), int(high))
+    rows = low + np.flatnonzero((tcp.segments.direction[here] == direction) & (tcp.segments.rtt_ns[here] >= 0))
+    shake, at = (column[first:stop] for column in _shaken(tcp, direction))
+    shaken = np.flatnonzero(at < NEVER)
+    flow = np.concatenate([shaken, tcp.segments.flow[rows] - first])
+    rtt_ns = np.concatenate([shake[shaken], tcp.segments.rtt_ns[rows]])
+    sent_ns = np.concatenate([at[shaken], tcp.segments.ts_ns[rows]]) - rtt_ns
     order = np.lexsort((sent_ns, flow))
-    return _Half(np.searchsorted(flow[order], np.arange(len(flows) + 1)), sent_ns[order], rtt_ns[order])
-
-
-def _floors(half: _Half) -> I64:
-    floors = np.full(len(half.begin) - 1, -1)
-    some = np.flatnonzero(np.diff(half.begin))
-    floors[some] = np.minimum.reduceat(half.rtt_ns, half.begin[some]) if len(some) else -1
-    return floors
+    return _Half(np.searchsorted(flow[order], np.arange(stop - first + 1)), sent_ns[order], rtt_ns[order])

@@ -9,8 +9,7 @@ from pcapdiag.columns import I32, I64, NEVER, Bools, Rows
 from pcapdiag.flows.group import Bundle
 from pcapdiag.flows.handshake import Handshakes
 from pcapdiag.flows.segmented import concatenated_ranges, group_starts
-from pcapdiag.flows.table import Datagrams, Flows, Segments
-from pcapdiag.flows.tally import Tallies
+from pcapdiag.flows.table import Datagrams, Flows, Segments, Tallies
 from pcapdiag.packets.table import ACK, RST, SYN, TCP, UDP, Packets
 
 _SURELY_SUPER = 9_000

@@ -208,6 +208,42 @@ class Recoveries(Table):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tallies(Table):
+    """One row per flow direction (2 * flow + direction) with what its sender's packets are; of UDP flows nothing is counted."""
+
+    packet_count: Annotated[I32, Col("its TCP packets")]
+    acking_count: Annotated[I32, Col("of them, packets with ACK")]
+    ending_count: Annotated[I32, Col("with SYN, FIN or RST")]
+    closing_count: Annotated[I32, Col("FIN or RST without data whose numbers tell of bytes since the handshake that was captured")]
+    pushed_count: Annotated[I32, Col("with PSH, SYN, FIN or RST")]
+    data_count: Annotated[I32, Col("with data")]
+    pure_count: Annotated[I32, Col("pure acknowledgments")]
+    longest_run: Annotated[I32, Col("most packets with data between two of the other direction; 0 on flows with pure acknowledgments")]
+    seen_again_count: Annotated[I32, Col("packets that only repeat bytes")]
+    fill_count: Annotated[I32, Col("packets that fill holes")]
+    ttl: Annotated[U8, Col("TTL of the first packet; 0 none")]
+    outgoing_count: Annotated[I32, Col("packets that the link layer calls outgoing")]
+    incoming_count: Annotated[I32, Col("packets that it calls incoming")]
+    split_count: Annotated[I32, Col("super-segments whose middle was acknowledged: cut up behind the tap (TSO)")]
+    whole_count: Annotated[I32, Col("super-segments acknowledged as a whole, as receive offload (GRO) makes them")]
+    short_count: Annotated[I32, Col("Ethernet frames shorter than the wire allows")]
+    padded_count: Annotated[I32, Col("Ethernet frames filled up to its least length")]
+    turnaround_ns: Annotated[I64, Col("least time until one of its packets acknowledged something; NEVER", "ns")]
+    piece_count: Annotated[I32, Col("rows in Pieces")]
+    broken_count: Annotated[I32, Col("of them, those with missing bytes before them, but for the first one")]
+    seen_len: Annotated[I64, Col("stream bytes seen", "bytes")]
+    gap_count: Annotated[I32, Col("rows in Gaps")]
+    unseen_len: Annotated[I64, Col("stream bytes acknowledged and never captured", "bytes")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuperSegments(Table):
+    """One row per packet that carries more than its receiver's MSS: segmentation or receive offload, not the wire's doing."""
+
+    row: Annotated[I64, Col("row in Packets")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NatLegs(Table):
     """One row per leg set aside: the same connection behind a translator, farther from the client than the leg analysed."""
 
@@ -308,6 +344,7 @@ class TcpTables:
     gaps: Gaps
     resends: Resends
     recoveries: Recoveries
+    tallies: Tallies
     flow_of_row: I32
     """Flow id of each row of Packets; -1: belongs to none, is a copy, or was seen on the farther leg of a translated connection."""
     legs: NatLegs

@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcapdiag.columns import I32, I64, NEVER, U8, Bools, Col, Rows, Table
+from pcapdiag.columns import NEVER
 from pcapdiag.flows.pieces import key
 from pcapdiag.flows.segmented import group_starts, running_count
-from pcapdiag.flows.table import Acks, Gaps, Kind, Pieces, Segments
-from pcapdiag.packets.table import ACK, FIN, PSH, RST, SYN, Packets
+from pcapdiag.flows.table import Kind, Tallies
+from pcapdiag.packets.table import ACK, FIN, PSH, RST, SYN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pcapdiag.columns import I32, I64, Bools, Rows
+    from pcapdiag.flows.table import Acks, Gaps, Pieces, Segments
+    from pcapdiag.packets.table import Packets
+
 _LEAST_FRAME_LEN, _ETHERNET_HEADER_LEN, _LEAST_HEADERS_LEN = 60, 14, 40
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tallies(Table):
-    """One row per flow direction (2 * flow + direction) with what its sender's packets are; of UDP flows nothing is counted."""
-
-    packet_count: Annotated[I32, Col("its TCP packets")]
-    acking_count: Annotated[I32, Col("of them, packets with ACK")]
-    ending_count: Annotated[I32, Col("with SYN, FIN or RST")]
-    closing_count: Annotated[I32, Col("FIN or RST without data whose numbers tell of bytes since the handshake that was captured")]
-    pushed_count: Annotated[I32, Col("with PSH, SYN, FIN or RST")]
-    data_count: Annotated[I32, Col("with data")]
-    pure_count: Annotated[I32, Col("pure acknowledgments")]
-    longest_run: Annotated[I32, Col("most packets with data between two of the other direction; 0 on flows with pure acknowledgments")]
-    seen_again_count: Annotated[I32, Col("packets that only repeat bytes")]
-    fill_count: Annotated[I32, Col("packets that fill holes")]
-    ttl: Annotated[U8, Col("TTL of the first packet; 0 none")]
-    outgoing_count: Annotated[I32, Col("packets that the link layer calls outgoing")]
-    incoming_count: Annotated[I32, Col("packets that it calls incoming")]
-    split_count: Annotated[I32, Col("super-segments whose middle was acknowledged: cut up behind the tap (TSO)")]
-    whole_count: Annotated[I32, Col("super-segments acknowledged as a whole, as receive offload (GRO) makes them")]
-    short_count: Annotated[I32, Col("Ethernet frames shorter than the wire allows")]
-    padded_count: Annotated[I32, Col("Ethernet frames filled up to its least length")]
-    turnaround_ns: Annotated[I64, Col("least time until one of its packets acknowledged something; NEVER", "ns")]
-    piece_count: Annotated[I32, Col("rows in Pieces")]
-    broken_count: Annotated[I32, Col("of them, those with missing bytes before them, but for the first one")]
-    seen_len: Annotated[I64, Col("stream bytes seen", "bytes")]
-    gap_count: Annotated[I32, Col("rows in Gaps")]
-    unseen_len: Annotated[I64, Col("stream bytes acknowledged and never captured", "bytes")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuperSegments(Table):
-    """One row per packet that carries more than its receiver's MSS: segmentation or receive offload, not the wire's doing."""
-
-    row: Annotated[I64, Col("row in Packets")]
 
 
 def tally(

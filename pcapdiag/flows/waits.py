@@ -95,7 +95,7 @@ def bulk_intervals(tcp: TcpTables, fd: int, within_ns: int) -> tuple[I64, I64]:
 
 
 class Backlogs(NamedTuple):
-    """What bulk_intervals gives, for all flows at once."""
+    """What bulk_intervals gives, for a run of flows at once."""
 
     begin: I64
     """Per flow, and one behind the last: where its intervals begin."""
@@ -103,16 +103,19 @@ class Backlogs(NamedTuple):
     end_ns: I64
 
 
-def backlogs(tcp: TcpTables, direction: int, within_ns: I64) -> Backlogs:
-    """When the senders of one direction had a backlog; `within_ns` per flow. See bulk_intervals."""
+def backlogs(tcp: TcpTables, direction: int, within_ns: I64, first: int, stop: int) -> Backlogs:
+    """When the senders of one direction had a backlog, of the flows [first, stop); `within_ns` for each of them. See bulk_intervals."""
     segments = tcp.segments
-    size = np.where(segments.direction == direction, segments.payload_len, 0)
-    first = np.flatnonzero(np.diff(segments.flow, prepend=-1))
-    least = np.full(len(tcp.flows), np.inf)
-    if len(first):
-        least[segments.flow[first]] = _FULL_SHARE * np.maximum(np.maximum.reduceat(size, first), _LEAST_FULL_LEN)
-    rows = np.flatnonzero(size >= least[segments.flow])
-    flow, ts_ns = segments.flow[rows], segments.ts_ns[rows]
+    low, high = np.searchsorted(segments.flow, [first, stop])
+    here = slice(int(low), int(high))
+    own, ts_ns = segments.flow[here] - first, segments.ts_ns[here]
+    size = np.where(segments.direction[here] == direction, segments.payload_len[here], 0)
+    begins = np.flatnonzero(np.diff(own, prepend=-1))
+    least = np.full(stop - first, np.inf)
+    if len(begins):
+        least[own[begins]] = _FULL_SHARE * np.maximum(np.maximum.reduceat(size, begins), _LEAST_FULL_LEN)
+    rows = np.flatnonzero(size >= least[own])
+    flow, ts_ns = own[rows], ts_ns[rows]
     parted = np.flatnonzero((np.diff(flow, prepend=-1) != 0) | (np.diff(ts_ns, prepend=0) > within_ns[flow]))
     last = np.append(parted[1:], len(rows))[: len(parted)] - 1
-    return Backlogs(np.searchsorted(flow[parted], np.arange(len(tcp.flows) + 1)), ts_ns[parted], ts_ns[last])
+    return Backlogs(np.searchsorted(flow[parted], np.arange(stop - first + 1)), ts_ns[parted], ts_ns[last])

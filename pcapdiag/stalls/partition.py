@@ -10,95 +10,148 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict, deque
 from heapq import heappop, heappush
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from pcapdiag.flows.conversations import blocks
+from pcapdiag.spool import Spool, rows_by_number, taken, windows
 from pcapdiag.stalls.ledger import Entry, Ledger
 from pcapdiag.stalls.phases import Part, Phase, Phases
-from pcapdiag.stalls.plain import LABELS, Plain
+from pcapdiag.stalls.plain import LABELS, Entries, Ground, Plain
 from pcapdiag.stalls.sign import OfCall, OfExchange, OfFlow, Sign, Tier
+from pcapdiag.workers import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from pcapdiag.columns import I64, Bools
+    from pcapdiag.columns import I32, I64, Bools, Rows
     from pcapdiag.exchanges.table import Exchange, Exchanges, Spans
-    from pcapdiag.stalls.plain import Entries
+    from pcapdiag.spool import Room
+    from pcapdiag.stalls.sign import Label
+    from pcapdiag.streams import Streams
     from pcapdiag.trace import Trace
 
+_PACKETS: Final = 1 << 17
+"""So many packets' exchanges are worked on at a time."""
 _OWNED = frozenset({Tier.UNKNOWN, Tier.LOSS})
 """Tiers whose flow signs with a byte range reach only the exchanges that own some of those bytes."""
 _LOWEST = max(LABELS)
 """Whatever the ledger says by itself is at least as high: a sign that is no higher speaks of no time."""
 
 
-def keep_ledger(trace: Trace, signs: Iterable[Sign]) -> Ledger:
-    """The ledger of all exchanges of a trace.
+def keep_ledger(trace: Trace, signs: Sequence[Sign], *, jobs: int = 1) -> Ledger:
+    """The ledger of all exchanges of a trace, worked out by `jobs` processes, some flows at a time.
 
     Raises:
         AssertionError: the parts of an exchange do not sum to its wall time (a bug, never a property of a capture).
     """
-    exchanges = trace.exchanges
-    filed = Filed(signs)
-    told = {row: mine for row in filed.candidates(exchanges) if (mine := filed.signs_of(exchanges[row], exchanges))}
-    plain = Plain(exchanges, trace.tcp, trace.streams)
-    laid, paused = plain.lay(np.setdiff1d(np.arange(len(exchanges)), list(told)))
-    phases = Phases(exchanges, trace.tcp, trace.streams)
-    book = _Book()
-    for row in sorted((*told, *paused.tolist())):
-        exchange, mine = exchanges[row], told.get(row, [])
-        book.add(row, _labelled(phases.parts(exchange, _covered(mine)), mine))
-    ledger = book.closed(
-        laid,
+    exchanges, room = trace.exchanges, trace.room
+    ground, filed = Ground(exchanges, trace.tcp), Filed(signs)
+    touched = np.zeros(len(exchanges), np.bool_)
+    touched[filed.candidates(exchanges)] = True
+    by_flow = exchanges.by_flow(np.ones(len(exchanges), np.bool_), len(trace.flows))
+
+    def keep(flows: tuple[int, int]) -> Kept:
+        rows = np.sort(by_flow.values[by_flow.begin[flows[0]] : by_flow.begin[flows[1]]])
+        made = _keep(ground, filed, trace.streams.part(*flows), rows, touched[rows], flows)
+        trace.release()
+        return made
+
+    book = _Book(room)
+    for kept in spread(keep, [*blocks(trace.flows.packet_count, _PACKETS)], jobs):
+        book.add(kept)
+    return book.closed(
+        signs,
         counted=(exchanges.part_of < 0) & ~(exchanges.is_setup & exchanges.fact_holds("prewarmed")),  # pooled ahead of need: nobody's wait
-        trigger_ns=plain.trigger_ns,
+        trigger_ns=ground.trigger_ns,
         calls=tuple(_between_attempts(trace, filed)),
     )
-    covered = np.zeros(len(exchanges), np.int64)
-    np.add.at(covered, ledger.owner, ledger.duration_ns)
-    wrong = np.flatnonzero(covered != exchanges.end_ns - exchanges.start_ns)
-    assert not len(wrong), f"exchange {wrong[0]}: {covered[wrong[0]]} ns of {exchanges[wrong[0]].duration_ns}"
-    return ledger
 
 
-class _Book:
+class Kept(NamedTuple):
+    """The ledger of some exchanges."""
+
+    entries: Entries
+    sign: I32
+    """Number of the sign that won each entry; -1 for none."""
+    labels: tuple[Label, ...]
+    """What `entries.label` counts."""
+
+
+def _keep(ground: Ground, filed: Filed, streams: Streams, rows: Rows, touched: Bools, flows: tuple[int, int]) -> Kept:
+    """The ledger of exchanges, by id ascending, of the flows [first, stop); `touched`: those that signs may concern."""
+    exchanges = ground.exchanges
+    told = {row: mine for row in rows[touched].tolist() if (mine := filed.signs_of(exchanges[row], exchanges))}
+    laid, paused = Plain(ground, streams, rows[~np.isin(rows, list(told))], *flows).lay()
+    phases = Phases(exchanges, ground.tcp, streams)
+    page = _Page(filed)
+    for row in sorted((*told, *paused.tolist())):
+        exchange, mine = exchanges[row], told.get(row, [])
+        page.add(row, _labelled(phases.parts(exchange, _covered(mine)), mine))
+    kept = page.with_entries(laid)
+    wall_ns = exchanges.end_ns[rows] - exchanges.start_ns[rows]
+    covered_ns = np.zeros(len(rows), np.int64)
+    np.add.at(covered_ns, np.searchsorted(rows, kept.entries.owner), kept.entries.end_ns - kept.entries.start_ns)
+    wrong = np.flatnonzero(covered_ns != wall_ns)
+    assert not len(wrong), f"exchange {rows[wrong[0]]}: {covered_ns[wrong[0]]} ns of {wall_ns[wrong[0]]}"
+    return kept
+
+
+class _Page:
     """Entries that are laid one by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, filed: Filed) -> None:
+        self._filed = filed
         self._rows: list[tuple[int, int, int, int, int]] = []
         self._labels = {label: place for place, label in enumerate(LABELS)}
-        self._signs: dict[int, int] = {}
-        self._won: list[Sign] = []
 
     def add(self, owner: int, intervals: list[tuple[int, int, Part, Sign | None]]) -> None:
         """Takes the intervals of one exchange; neighbours with the same label and sign are one entry."""
         begin = len(self._rows)
         for start, end, part, sign in intervals:
             label = self._labels.setdefault(sign.label if sign else part.label, len(self._labels))
-            won = self._place(sign)
+            won = -1 if sign is None else self._filed.number(sign)
             if len(self._rows) > begin and self._rows[-1][3:] == (label, won):
                 self._rows[-1] = (owner, self._rows[-1][1], end, label, won)
             else:
                 self._rows.append((owner, start, end, label, won))
 
-    def _place(self, sign: Sign | None) -> int:
-        if sign is None:
-            return -1
-        place = self._signs.setdefault(id(sign), len(self._won))
-        if place == len(self._won):
-            self._won.append(sign)
-        return place
-
-    def closed(self, laid: Entries, *, counted: Bools, trigger_ns: I64, calls: tuple[Entry, ...]) -> Ledger:
-        """The ledger of these entries and of those laid all at once."""
+    def with_entries(self, laid: Entries) -> Kept:
+        """These entries and those laid all at once, by exchange."""
         rows = np.array(self._rows, np.int64).reshape(-1, 5)
         at = np.searchsorted(laid.owner, rows[:, 0])  # both by exchange, and none is in both
-        sign = np.insert(np.full(len(laid.owner), -1, np.int32), at, rows[:, 4])
+        owner, start_ns, end_ns, label, sign = rows.T
+        entries = Entries(
+            np.insert(laid.owner, at, owner), np.insert(laid.start_ns, at, start_ns), np.insert(laid.end_ns, at, end_ns),
+            np.insert(laid.label, at, label),
+        )  # fmt: skip
+        return Kept(entries, np.insert(np.full(len(laid.owner), -1, np.int32), at, sign), tuple(self._labels))
+
+
+class _Book:
+    """The ledger, growing page by page."""
+
+    def __init__(self, room: Room | None) -> None:
+        self._room = room
+        self._columns = Spool(room)
+        self._labels = {label: place for place, label in enumerate(LABELS)}
+
+    def add(self, kept: Kept) -> None:
+        """Takes the entries of further exchanges."""
+        places = np.array([self._labels.setdefault(label, len(self._labels)) for label in kept.labels], np.int16)
+        self._columns.append({**kept.entries._asdict(), "label": places[kept.entries.label], "sign": kept.sign})
+
+    def closed(self, signs: Sequence[Sign], *, counted: Bools, trigger_ns: I64, calls: tuple[Entry, ...]) -> Ledger:
+        """The ledger, by exchange."""
+        columns = self._columns.finish()
+        counts = np.zeros(len(counted), np.int64)
+        for part in windows(len(columns["owner"]), self._room):
+            counts += np.bincount(columns["owner"][part], minlength=len(counted))
+        rows = rows_by_number(columns["owner"], counts, self._room)
         return Ledger(
-            owner=np.insert(laid.owner, at, rows[:, 0]), start_ns=np.insert(laid.start_ns, at, rows[:, 1]),
-            end_ns=np.insert(laid.end_ns, at, rows[:, 2]), label=np.insert(laid.label, at, rows[:, 3]), sign=sign,
-            labels=tuple(self._labels), signs=tuple(self._won), counted=counted, trigger_ns=trigger_ns, calls=calls,
+            **{name: taken(column, rows, self._room) for name, column in columns.items()},
+            labels=tuple(self._labels), signs=tuple(signs), counted=counted, trigger_ns=trigger_ns, calls=calls,
         )  # fmt: skip
 
 
@@ -126,9 +179,10 @@ class _Timeline:
 class Filed:
     """Signs by exchange, flow and call, in an order of their own, so that the detectors' order cannot matter."""
 
-    __slots__ = ("_by_call", "_by_exchange", "_by_flow")
+    __slots__ = ("_by_call", "_by_exchange", "_by_flow", "_numbers")
 
-    def __init__(self, signs: Iterable[Sign]) -> None:
+    def __init__(self, signs: Sequence[Sign]) -> None:
+        self._numbers = {id(sign): number for number, sign in enumerate(signs)}
         self._by_exchange: dict[int, list[Sign]] = defaultdict(list)
         self._by_call: dict[int, list[Sign]] = defaultdict(list)
         by_flow: dict[int, list[Sign]] = defaultdict(list)
@@ -141,6 +195,10 @@ class Filed:
                 case OfCall(call):
                     self._by_call[call].append(sign)
         self._by_flow = {flow: _Timeline(mine) for flow, mine in by_flow.items()}
+
+    def number(self, sign: Sign) -> int:
+        """Its place among the signs that were filed."""
+        return self._numbers[id(sign)]
 
     def candidates(self, exchanges: Exchanges) -> list[int]:
         """The exchanges that signs may concern, ascending."""

@@ -47,10 +47,6 @@ LABELS: Final = (PROPAGATION, QUEUEING, TRANSFER, DELIVERY, SERVER_THINK, CLIENT
 _PROPAGATION, _QUEUEING, _TRANSFER, _DELIVERY, _THINK, _PRODUCE, _UNATTRIBUTED, _DNS_SLOW, _TLS_SLOW = range(len(LABELS))
 
 
-_ROWS: Final = 1 << 14
-"""Exchanges laid out at once: all at once would want more memory than anything else."""
-
-
 class Laid(NamedTuple):
     """Parts: [start_ns, end_ns) of an exchange, and the place of its label in LABELS."""
 
@@ -69,25 +65,41 @@ class Entries(NamedTuple):
     label: I16
 
 
-class Plain:
-    """Lays out plain exchanges."""
+class Ground:
+    """What is the same for all exchanges of a capture; worked out once."""
 
-    __slots__ = ("_busy", "_exchanges", "_streams", "_tcp", "_trips", "trigger_ns")
+    __slots__ = ("exchanges", "one_trip", "tcp", "trigger_ns", "trips", "tunnel", "within_ns")
 
-    def __init__(self, exchanges: Exchanges, tcp: TcpTables, streams: Streams) -> None:
-        self._exchanges, self._tcp, self._streams = exchanges, tcp, streams
-        self._trips = AllRoundTrips(tcp)
-        trip = np.where(exchanges.is_any(Protocol.DNS), 0, np.maximum(self._trips.whole_ns[exchanges.flow], 0))
+    def __init__(self, exchanges: Exchanges, tcp: TcpTables) -> None:
+        self.exchanges, self.tcp, self.trips = exchanges, tcp, AllRoundTrips(tcp)
+        trip = np.where(exchanges.is_any(Protocol.DNS), 0, np.maximum(self.trips.whole_ns[exchanges.flow], 0))
         self.trigger_ns: I64 = np.maximum(2 * trip, STALL_FLOOR_NS)
         """Per exchange the stall trigger: max(2 SRTT, 200 ms)."""
-        within = (BULK_TRIPS * np.maximum(self._trips.whole_ns, 0) + ACK_SLACK_NS).astype(np.int64)
-        self._busy = backlogs(tcp, SERVER_TO_CLIENT, within)
+        self.within_ns = (BULK_TRIPS * np.maximum(self.trips.whole_ns, 0) + ACK_SLACK_NS).astype(np.int64)
+        """Per flow: packets this close together are one backlog's."""
+        self.one_trip = np.array([*(text in ONE_TRIP_TLS for text in exchanges.texts), None in ONE_TRIP_TLS])
+        """Per text (and for none, at the end): a TLS version whose handshake takes one round trip."""
+        self.tunnel = np.array(["tunnel_request_len" in facts for facts in exchanges.facts], np.bool_)
+        """Per set of facts: of a tunnel through a proxy."""
 
-    def lay(self, rows: Rows) -> tuple[Entries, Rows]:
-        """The entries of those of the given exchanges in which nothing paused, by exchange, then time; and the other exchanges."""
-        chunks = [self._lay(rows[at : at + _ROWS]) for at in range(0, max(len(rows), 1), _ROWS)]
-        laid = Entries(*(np.concatenate(column) for column in zip(*(part for part, _ in chunks), strict=True)))
-        return laid, np.concatenate([paused for _, paused in chunks])
+
+class Plain:
+    """Lays out plain ones among some exchanges of the flows [first, stop)."""
+
+    __slots__ = ("_busy", "_exchanges", "_first", "_ground", "_rows", "_server_trips", "_streams", "_tcp", "_trigger_ns", "_trips")
+
+    def __init__(self, ground: Ground, streams: Streams, rows: Rows, first: int, stop: int) -> None:
+        """Takes the exchanges, by id ascending, and the streams of their flows."""
+        self._ground, self._exchanges, self._rows = ground, ground.exchanges.take(rows), rows
+        self._tcp, self._streams, self._first = ground.tcp, streams, first
+        self._trips, self._trigger_ns = ground.trips, ground.trigger_ns[rows]
+        self._server_trips = ground.trips.to_servers(first, stop)
+        self._busy = backlogs(ground.tcp, SERVER_TO_CLIENT, ground.within_ns[first:stop], first, stop)
+
+    def lay(self) -> tuple[Entries, Rows]:
+        """The entries of the exchanges in which nothing paused, by exchange, then time; and the other exchanges."""
+        laid, paused = self._lay(np.arange(len(self._rows)))
+        return laid._replace(owner=self._rows[laid.owner].astype(np.int32)), self._rows[paused]
 
     def _lay(self, rows: Rows) -> tuple[Entries, Rows]:
         setup = self._exchanges.is_setup[rows]
@@ -103,7 +115,7 @@ class Plain:
         others, steps = kept[~self._exchanges.is_setup[kept]], kept[self._exchanges.is_setup[kept]]
         phases = self._exchanges.setup.take(others)
         parts = [
-            self._setups(np.concatenate([steps, np.repeat(others, phases.counts)]), np.concatenate([steps, phases.values])),
+            self._setups(np.concatenate([steps, np.repeat(others, phases.counts)]), np.concatenate([self._rows[steps], phases.values])),
             Laid(asked, self._exchanges.request_start_ns[asked], sent_ns, np.full(len(asked), _TRANSFER)),
             *self._waits(asked, sent_ns, self._answered(asked, sent_ns)),
             *self._receives(asked, self._answered(asked, sent_ns), last_ns),
@@ -119,11 +131,11 @@ class Plain:
 
     def _is_steady(self, rows: Rows, start_ns: I64, end_ns: I64) -> Bools:
         """Did request bytes keep coming: no gap above the trigger from the first of them to the last?"""
-        steady = end_ns - start_ns <= self.trigger_ns[rows]
+        steady = end_ns - start_ns <= self._trigger_ns[rows]
         long = np.flatnonzero(~steady)
         begin, times = self._times(rows[long], CLIENT_TO_SERVER, start_ns[long], end_ns[long] - 1)
         gap_ns, last_ns = _gaps(begin, times, start_ns[long])
-        steady[long] = np.maximum(gap_ns, end_ns[long] - last_ns) <= self.trigger_ns[rows[long]]
+        steady[long] = np.maximum(gap_ns, end_ns[long] - last_ns) <= self._trigger_ns[rows[long]]
         return steady
 
     def _received(self, rows: Rows, start_ns: I64) -> tuple[Bools, I64]:
@@ -134,7 +146,7 @@ class Plain:
         mine, begun_ns = rows[answered], start_ns[answered]
         begin, times = self._times(mine, SERVER_TO_CLIENT, begun_ns, exchanges.end_ns[mine])
         gap_ns, last_ns[answered] = _gaps(begin, times, begun_ns)
-        steady[answered] = (gap_ns <= self.trigger_ns[mine]) | self._speaks_freely(mine)
+        steady[answered] = (gap_ns <= self._trigger_ns[mine]) | self._speaks_freely(mine)
         return steady, last_ns
 
     def _times(self, rows: Rows, direction: int, after_ns: I64, until_ns: I64) -> tuple[I64, I64]:
@@ -147,20 +159,20 @@ class Plain:
 
     def _speaks_freely(self, rows: Rows) -> Bools:
         """Both sides speak when they like: no pause is anybody's turn."""
-        return self._exchanges.is_any(Protocol.WEBSOCKET)[rows] | self._exchanges.has_fact("tunnel_request_len")[rows]
+        return self._exchanges.is_any(Protocol.WEBSOCKET)[rows] | self._ground.tunnel[self._exchanges.fact[rows]]
 
     # phase by phase
 
     def _setups(self, owner: I64, row: I64) -> Laid:
-        """Lookups, connects and handshakes (`row`) as phases of their owners: two parts each."""
-        exchanges, trips = self._exchanges, self._trips
+        """Lookups, connects and handshakes (`row`, of all exchanges) as phases of their owners: two parts each."""
+        exchanges, trips = self._ground.exchanges, self._trips
         flow, start, end = exchanges.flow[row], exchanges.start_ns[row], exchanges.end_ns[row]
         dns, connect = (exchanges.protocol[row] == CODES[protocol] for protocol in (Protocol.DNS, Protocol.CONNECT))
         floor = np.maximum(trips.far_floor_ns[flow], 0) + np.maximum(trips.near_floor_ns[flow], 0)
-        one_trip = np.array([*(text in ONE_TRIP_TLS for text in exchanges.texts), None in ONE_TRIP_TLS])[exchanges.status[row]]
+        one_trip = self._ground.one_trip[exchanges.status[row]]
         floor *= np.where(connect | one_trip, 1, 2)
         middle = np.where(dns, end, np.minimum(start + floor, end))
-        failed = (exchanges.tries.counts[row] > 1) | (exchanges.outcome[row] != CODES[Outcome.OK])
+        failed = (exchanges.tries.counts_of(row) > 1) | (exchanges.outcome[row] != CODES[Outcome.OK])
         slow = end - start > DNS_SLOW_NS
         lookup = np.where(slow, np.where(failed, _UNATTRIBUTED, _DNS_SLOW), _PROPAGATION)
         trip = floor // np.where(connect | one_trip, 1, 2)
@@ -179,7 +191,7 @@ class Plain:
         some = np.flatnonzero(waited > 0)
         rows, sent_ns, answered_ns, waited = rows[some], sent_ns[some], answered_ns[some], waited[some]
         flow, acked = exchanges.flow[rows].astype(np.int64), exchanges.request_acked_ns[rows]
-        trip = self._trips.server_ns(flow, sent_ns)
+        trip = self._server_trips.at(flow, sent_ns)
         floor = np.where(trip > 0, self._trips.far_floor_ns[flow], 0)
         trip = np.maximum(trip, 0)
         on_time = (trip > 0) & (sent_ns < acked) & (acked <= np.minimum(sent_ns + trip + ACK_SLACK_NS, answered_ns))
@@ -200,7 +212,8 @@ class Plain:
         exchanges = self._exchanges
         busy = self._busy
         flow = np.where((exchanges.h2_stream[rows] > 0) & (end_ns > start_ns), exchanges.flow[rows], -1)
-        begin, stop = np.where(flow < 0, 0, busy.begin[flow]), np.where(flow < 0, 0, busy.begin[flow + 1])
+        own = np.maximum(flow - self._first, 0)
+        begin, stop = np.where(flow < 0, 0, busy.begin[own]), np.where(flow < 0, 0, busy.begin[own + 1])
         low = search_within(busy.end_ns, begin, stop, start_ns + ago_ns, right=True)
         high = search_within(busy.start_ns, begin, stop, end_ns + ago_ns)
         count = np.maximum(high - low, 0)
