@@ -61,7 +61,7 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
     room.release()
     streams = reassemble(packets, tcp)
     paired = pair_exchanges(packets, tcp, streams, losses, jobs=jobs, room=room)
-    start_ns = int(packets.ts_ns[packets.capture == packets.capture.min()].min()) if len(packets) else 0
+    start_ns = packets.span_ns(next(packets.captures()), room)[0] if len(packets) else 0
     start_ns = pair.start_ns if pair else start_ns
     trace = Trace(
         captures=captures, quality=tcp.quality, vantages=tcp.vantages, addresses=packets.addresses, flows=tcp.flows,

@@ -93,6 +93,11 @@ class Streams:
         """Those of the flows [first, stop), by default of one flow; all numbers stay what they are."""
         return Streams(self._packets, self._tcp, (first, first + 1 if stop is None else stop))
 
+    def flows(self) -> list[int]:
+        """The flows of which bytes were captured, ascending."""
+        found: list[int] = np.unique(self._pieces.fd >> 1).tolist()
+        return found
+
     @property
     def gaps(self) -> Gaps:
         """Bytes that were acknowledged and never captured, of these flows."""

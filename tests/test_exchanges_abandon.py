@@ -74,6 +74,6 @@ def test_another_protocol_family_is_another_request() -> None:
 
 
 def test_nothing_to_settle_changes_nothing() -> None:
-    unsettled = Unsettled.of([Landed.given(gather([]))])
+    unsettled = Unsettled.of(Landed.given(gather([])))
     settle_abandoned(unsettled, paired(Wire().handshake()).tcp)
     assert len(unsettled.settled()) == 0

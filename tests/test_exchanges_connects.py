@@ -81,4 +81,6 @@ def test_data_shows_that_an_unseen_answer_came() -> None:
 @pytest.mark.parametrize("vantage", ["client", "server", "middle"])
 def test_attempts_are_found_at_every_tap(vantage: str) -> None:
     read = paired(Wire(vantage=vantage).handshake().http_get("/"))  # type: ignore[arg-type]  # one of the three
-    assert len(find_connects(read.packets, read.tcp)) == 1
+    ends_ns = int(read.packets.ts_ns.max())
+    assert len(find_connects(read.packets, read.tcp, (0, 1), refusals={}, clipped_ns=ends_ns)) == 1
+    assert find_connects(read.packets, read.tcp, (1, 1), refusals={}, clipped_ns=ends_ns) == []

@@ -116,7 +116,7 @@ class TestLookups:
 
 def test_nothing_to_attach_changes_nothing() -> None:
     read = paired(Wire().send(request()).reply(response()))
-    unsettled = Unsettled.of([Landed.given(gather([]))])
+    unsettled = Unsettled.of(Landed.given(gather([])))
     attach_setup(unsettled, {}, read.tcp, read.packets.addresses, round_trips(read.tcp))
     assert len(unsettled.settled()) == 0
     assert read.applications[0].setup == ()

@@ -36,9 +36,7 @@ def merged(parts: list[Part]) -> list[tuple[int, int, str]]:
 
 def laid(trace: Trace) -> tuple[Entries, list[int]]:
     """What Plain lays, and the exchanges it leaves to Phases."""
-    rows, paused = Plain(
-        Ground(trace.exchanges, trace.tcp), trace.streams, np.arange(len(trace.exchanges)), 0, len(trace.flows)
-    ).lay()
+    rows, paused = Plain(Ground(trace.exchanges, trace.tcp), trace.streams, np.arange(len(trace.exchanges)), 0, len(trace.flows)).lay()
     found: Entries = {}
     for owner, start, end, label in zip(*(column.tolist() for column in rows), strict=True):
         found.setdefault(owner, []).append((start, end, LABELS[label].code))

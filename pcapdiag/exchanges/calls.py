@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import pairwise
 from statistics import fmean, median, pstdev
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from pcapdiag.exchanges.ragged import Ragged
 from pcapdiag.exchanges.table import BACKOFFS, CODES, HTTP, PROTOCOLS, SETUP, Calls, Exchange, Exchanges, Outcome, Protocol
 
 if TYPE_CHECKING:
-    from pcapdiag.columns import I32, Bools, Rows
+    from numpy.typing import NDArray
+
+    from pcapdiag.columns import I32, U64, Bools, Rows
     from pcapdiag.flows.table import Flows
 
 _PATIENCE_NS: Final = 60_000_000_000
@@ -28,6 +30,8 @@ _CONNECT: Final = CODES[Protocol.CONNECT]
 _SETUPS: Final = frozenset(CODES[protocol] for protocol in SETUP)
 _FAMILIES: Final = tuple("http" if protocol in HTTP else protocol.value for protocol in PROTOCOLS)
 """What the chains of a protocol are filed under, by its place in PROTOCOLS."""
+_ID: Final = "x-request-id"
+_NO_ID: Final = np.uint64(0)
 _LOOKED_AT: Final = 256
 """Open chains of one name or server that a new exchange is compared with: the newest ones."""
 
@@ -77,21 +81,20 @@ class _OpenChains:
     """Chains that may go on, to be found by what they are called and by where they go."""
 
     def __init__(self, exchanges: Exchanges, flows: Flows) -> None:
-        self._exchanges = exchanges
-        self._routes = list(zip(*(ends[exchanges.flow].tolist() for ends in (flows.client, flows.server, flows.server_port)), strict=True))
-        self._protocols, self._names, self._facts = (column.tolist() for column in (exchanges.protocol, exchanges.name, exchanges.fact))
-        self._ids = [facts.get("x-request-id") for facts in exchanges.facts]
+        self._exchanges, self._flows = exchanges, flows
         self._by_key: dict[tuple[object, ...], dict[_Chain, None]] = defaultdict(dict)
 
     def _keys(self, row: int, *, to_find: bool) -> list[tuple[object, ...]]:
         """Where the chains are filed that an exchange may go on with, or where a chain is filed whose latest attempt it is."""
-        route, protocol = self._routes[row], self._protocols[row]
+        table, flow = self._exchanges, int(self._exchanges.flow[row])
+        route = int(self._flows.client[flow]), int(self._flows.server[flow]), int(self._flows.server_port[flow])
+        protocol = int(table.protocol[row])
         if protocol == _CONNECT:
             return [("connect", route), ("request", route)] if to_find else [("connect", route)]
-        keys: list[tuple[object, ...]] = [(route[0], _FAMILIES[protocol], self._names[row])]
+        keys: list[tuple[object, ...]] = [(route[0], _FAMILIES[protocol], int(table.name[row]))]
         if protocol not in _SETUPS:  # requests of other names than its own do not concern a request, unless their ids say so
             keys.append(("connect" if to_find else "request", route))
-            if request_id := self._ids[self._facts[row]]:
+            if request_id := table.facts[table.fact[row]].get(_ID):
                 keys.append((request_id, route))
         return keys
 
@@ -152,6 +155,7 @@ def _chained(exchanges: Exchanges, flows: Flows, rows: Rows) -> list[_Chain]:
     may_go_on = np.zeros(len(exchanges), np.bool_)
     may_go_on[rows[again]] = True
     rest = rows[int(again[0]) :]
+    rest = rest[may_go_on[rest] | _may_follow(exchanges, flows, rest, rows[again])]
     for row, start_ns, opens in zip(rest.tolist(), exchanges.start_ns[rest].tolist(), may_go_on[rest].tolist(), strict=True):
         chain = open_chains.find(row, start_ns)
         if chain is not None:
@@ -163,6 +167,39 @@ def _chained(exchanges: Exchanges, flows: Flows, rows: Rows) -> list[_Chain]:
             continue
         open_chains.keep(chain)
     return chains
+
+
+def _may_follow(exchanges: Exchanges, flows: Flows, rows: Rows, again: Rows) -> Bools:
+    """Which of some exchanges may find a chain whose latest attempt is one of `again`: all that do, and few that do not."""
+    ends = np.stack([flows.client, flows.server, flows.server_port], axis=1).astype(np.int64)
+    route_of_flow = np.unique(ends, axis=0, return_inverse=True)[1].reshape(-1)
+    numbers: dict[object, int] = {None: -1}
+    id_of_fact = np.array([numbers.setdefault(facts.get(_ID) or None, len(numbers)) for facts in exchanges.facts], np.int64)
+    family_of = np.array([_FAMILIES.index(family) for family in _FAMILIES])
+
+    def keys(some: Rows) -> tuple[U64, U64, U64, Bools, Bools]:
+        """Of each exchange its route, its name and its id there; is it a connect, is it a request?"""
+        flow, protocol = exchanges.flow[some], exchanges.protocol[some]
+        route, number = route_of_flow[flow].astype(np.uint64), id_of_fact[exchanges.fact[some]]
+        name = _mixed(flows.client[flow], family_of[protocol], exchanges.name[some])
+        return route, name, np.where(number < 0, _NO_ID, _mixed(number, route)), protocol == _CONNECT, ~np.isin(protocol, list(_SETUPS))
+
+    old_route, old_name, old_id, old_connect, old_request = keys(again)
+    route, name, number, connect, request = keys(rows)
+    after_connect = np.isin(route, old_route[old_connect]) & (connect | request)
+    after_request = np.isin(route, old_route[old_request]) & connect
+    same_id = request & (number != _NO_ID) & np.isin(number, old_id)
+    found: Bools = after_connect | after_request | same_id | (~connect & np.isin(name, old_name[~old_connect]))
+    return found
+
+
+def _mixed(*columns: NDArray[np.integer[Any]]) -> U64:
+    """Equal rows get equal values, others practically never."""
+    result = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        result = (result ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        result ^= result >> np.uint64(29)
+    return result
 
 
 def _agents(clients: I32) -> tuple[I32, tuple[int, ...]]:
@@ -193,7 +230,7 @@ def _may_be_same(sooner: Exchange, later: Exchange) -> bool:
 
 def _id_of(exchange: Exchange) -> object:
     """The id its client gave the request; SDKs send the same one with every attempt."""
-    return exchange.facts.get("x-request-id")
+    return exchange.facts.get(_ID)
 
 
 def _is_final(exchange: Exchange) -> bool:

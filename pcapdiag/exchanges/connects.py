@@ -26,26 +26,12 @@ _PTB: Final = frozenset({(3, 4), (2, 0)})
 _UNREACHABLE: Final = frozenset({1, 3})
 
 
-class _Attempts:
-    """What the tables say about connection attempts, gathered once."""
-
-    def __init__(self, packets: Packets, tcp: TcpTables) -> None:
-        segments, self.flows = tcp.segments, tcp.flows
-        self.clipped_ns = int(packets.ts_ns.max()) if len(packets) else 0
-        rows = np.flatnonzero((segments.kind == Kind.SYN) | (segments.kind == Kind.SYN_AGAIN))
-        at = segments.row[rows]
-        columns = (segments.flow[rows], segments.direction[rows], segments.ts_ns[rows], packets.capture[at], packets.frame[at])
-        self.tries: dict[int, list[int]] = defaultdict(list)
-        self.frames: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for flow, direction, ts_ns, capture, frame in zip(*(column.tolist() for column in columns), strict=True):
-            self.frames[flow].append((capture, frame))
-            if direction == CLIENT_TO_SERVER:
-                self.tries[flow].append(ts_ns)
-        self.unreachable = _unreachable(packets, tcp)
+Refusals = dict[int, tuple[int, tuple[int, int]]]
+"""Flow -> time and frame of the first ICMP error that says its server cannot be reached."""
 
 
-def _unreachable(packets: Packets, tcp: TcpTables) -> dict[int, tuple[int, tuple[int, int]]]:
-    """Flow -> time and frame of the first ICMP error that says its server cannot be reached."""
+def find_refusals(packets: Packets, tcp: TcpTables) -> Refusals:
+    """The ICMP errors about TCP flows but for those about the size of packets."""
     errors, flows = packets.icmp_errors, tcp.flows
     if not len(errors):
         return {}
@@ -55,7 +41,7 @@ def _unreachable(packets: Packets, tcp: TcpTables) -> dict[int, tuple[int, tuple
             zip(flows.client.tolist(), flows.client_port.tolist(), flows.server.tolist(), flows.server_port.tolist(), strict=True)
         )
     }
-    found: dict[int, tuple[int, tuple[int, int]]] = {}
+    found: Refusals = {}
     columns = (errors.row, errors.type, errors.code, errors.proto, errors.src, errors.sport, errors.dst, errors.dport)
     for row, kind, code, proto, *tuple_ in zip(*(column.tolist() for column in columns), strict=True):
         flow = number.get((tuple_[0], tuple_[1], tuple_[2], tuple_[3]))
@@ -64,18 +50,26 @@ def _unreachable(packets: Packets, tcp: TcpTables) -> dict[int, tuple[int, tuple
     return found
 
 
-def find_connects(packets: Packets, tcp: TcpTables) -> list[Draft]:
-    """One draft per connection attempt whose SYN was captured; their times are set."""
-    attempts = _Attempts(packets, tcp)
-    flows = tcp.flows
-    columns = (flows.syn_ack_ns, flows.established_ns, flows.rst_ns, flows.rst_direction)
-    syn_acks, established, resets, reset_by = (column.tolist() for column in columns)
-    servers = list(zip(flows.server.tolist(), flows.server_port.tolist(), strict=True))
-    names = {server: packets.addresses.endpoint(*server) for server in set(servers)}
+def find_connects(packets: Packets, tcp: TcpTables, flows: tuple[int, int], *, refusals: Refusals, clipped_ns: int) -> list[Draft]:
+    """One draft per connection attempt of the flows [first, stop) whose SYN was captured; their times are set.
+
+    Args:
+        packets: all packets.
+        tcp: their flows.
+        flows: which of them to look at.
+        refusals: what ICMP says of them.
+        clipped_ns: when the capture ends.
+    """
+    first, stop = flows
+    all_tries, frames = _attempts(packets, tcp, first, stop)
+    columns = (tcp.flows.syn_ack_ns, tcp.flows.established_ns, tcp.flows.rst_ns, tcp.flows.rst_direction)
+    syn_acks, established, resets, reset_by = (dict(enumerate(column[first:stop].tolist(), first)) for column in columns)
+    servers = dict(enumerate(zip(tcp.flows.server[first:stop].tolist(), tcp.flows.server_port[first:stop].tolist(), strict=True), first))
+    names = {server: packets.addresses.endpoint(*server) for server in {servers[flow] for flow in all_tries}}
     drafts = []
-    for flow, tries in attempts.tries.items():
+    for flow, tries in all_tries.items():
         draft = Draft(flow, Protocol.CONNECT, names[servers[flow]], ending=Ending.GIVEN)
-        draft.tries, draft.frames = tuple(tries), tuple(attempts.frames[flow][:_CITED])
+        draft.tries, draft.frames = tuple(tries), tuple(frames[flow][:_CITED])
         draft.start_ns = draft.request_start_ns = draft.request_end_ns = tries[0]
         draft.first_byte_ns = syn_acks[flow]
         if established[flow] != NEVER:
@@ -89,14 +83,29 @@ def find_connects(packets: Packets, tcp: TcpTables) -> list[Draft]:
             draft.end_ns = data_ns
         elif resets[flow] != NEVER and reset_by[flow] != CLIENT_TO_SERVER:
             draft.end_ns, draft.status, draft.outcome = resets[flow], "refused", Outcome.ERROR
-        elif (error := attempts.unreachable.get(flow)) is not None and error[0] >= tries[-1]:
+        elif (error := refusals.get(flow)) is not None and error[0] >= tries[-1]:
             draft.end_ns, draft.status, draft.outcome = error[0], "unreachable", Outcome.ERROR
             draft.frames += (error[1],)
         else:
-            _give_up(draft, tries, attempts.clipped_ns)
+            _give_up(draft, tries, clipped_ns)
         draft.end_ns = max(draft.end_ns, draft.start_ns)
         drafts.append(draft)
     return drafts
+
+
+def _attempts(packets: Packets, tcp: TcpTables, first: int, stop: int) -> tuple[dict[int, list[int]], dict[int, list[tuple[int, int]]]]:
+    """Per flow in [first, stop) with a SYN of its client the times of these; and the frames of all SYNs and SYN-ACKs."""
+    segments = tcp.segments
+    low, high = (int(edge) for edge in np.searchsorted(segments.flow, [first, stop]))
+    rows = low + np.flatnonzero((segments.kind[low:high] == Kind.SYN) | (segments.kind[low:high] == Kind.SYN_AGAIN))
+    at = segments.row[rows]
+    columns = (segments.flow[rows], segments.direction[rows], segments.ts_ns[rows], packets.capture[at], packets.frame[at])
+    tries, frames = defaultdict[int, list[int]](list), defaultdict[int, list[tuple[int, int]]](list)
+    for flow, direction, ts_ns, capture, frame in zip(*(column.tolist() for column in columns), strict=True):
+        frames[flow].append((capture, frame))
+        if direction == CLIENT_TO_SERVER:
+            tries[flow].append(ts_ns)
+    return tries, frames
 
 
 def _first_data(tcp: TcpTables, flow: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,22 +84,6 @@ def gather(drafts: Sequence[Draft]) -> Drafted:
     return Drafted(table, ending, Ragged.of(cuts, width=CUT_LEN))
 
 
-def joined(tables: Sequence[Exchanges]) -> Exchanges:
-    """The rows of several tables, one behind the other; none is part of anything yet (raises ValueError for none)."""
-    texts: dict[str, int] = {}
-    facts = FactTable()
-    text_at = [np.array([texts.setdefault(text, len(texts)) for text in table.texts], np.int32) for table in tables]
-    fact_at = [np.array([facts.place(one) for one in table.facts], np.int32) for table in tables]
-    columns: dict[str, Any] = {name: np.concatenate([getattr(table, name) for table in tables]) for name in Exchanges.columns()}
-    columns["name"] = np.concatenate([place[table.name] for place, table in zip(text_at, tables, strict=True)])
-    columns["fact"] = np.concatenate([place[table.fact] for place, table in zip(fact_at, tables, strict=True)])
-    columns["status"] = np.concatenate(
-        [np.append(place, np.int32(-1))[table.status] for place, table in zip(text_at, tables, strict=True)]  # the last one is that of -1
-    )
-    columns |= {name: Ragged.joined([getattr(table, name) for table in tables]) for name in Exchanges.lists()}
-    return replace(tables[0], texts=tuple(texts), facts=facts.distinct(), **columns)
-
-
 def deadline_code(deadline_ns: int | None) -> int:
     """How the column spells a deadline."""
     return -1 if deadline_ns is None else min(deadline_ns, NEVER)
@@ -121,11 +105,15 @@ class FactTable:
         """Where these facts, or equal ones, are kept; the caller keeps them alive."""
         place = self._by_id.get(id(facts))
         if place is None:
-            content = (*facts.items(), *map(type, facts.values()))  # True is no 1 in a report
-            place = self._by_content.setdefault(content, len(self._distinct))
-            if place == len(self._distinct):
-                self._distinct.append(facts)
-            self._by_id[id(facts)] = place
+            place = self._by_id[id(facts)] = self.place_of(facts)
+        return place
+
+    def place_of(self, facts: Mapping[str, Fact]) -> int:
+        """The same, of facts that may go away."""
+        content = (*facts.items(), *map(type, facts.values()))  # True is no 1 in a report
+        place = self._by_content.setdefault(content, len(self._distinct))
+        if place == len(self._distinct):
+            self._distinct.append(facts)
         return place
 
     def distinct(self) -> tuple[Mapping[str, Fact], ...]:

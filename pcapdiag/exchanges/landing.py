@@ -47,9 +47,10 @@ class Landed:
 class Ground:
     """What is the same for all exchanges of a capture; worked out once."""
 
-    def __init__(self, packets: Packets, tcp: TcpTables) -> None:
+    def __init__(self, packets: Packets, tcp: TcpTables, clipped_ns: int) -> None:
         self.packets, self.tcp = packets, tcp
-        self.clipped_ns = int(packets.ts_ns.max()) if len(packets) else 0
+        self.clipped_ns = clipped_ns
+        """When the capture ends."""
         self._lost_fd, self._lost_key, self._through_ns = _losses_behind(tcp)
 
     def behind_losses(self, end_ns: I64, fd: I64, last: I64) -> I64:

@@ -12,6 +12,7 @@ from pcapdiag.exchanges.draft import Draft, Ending
 from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.losses import Loss
 from pcapdiag.protocols.dns import DnsMessage, DnsMessageReceived, DnsTcpReader, parse_dns
+from pcapdiag.spool import windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pcapdiag.flows.table import TcpTables
     from pcapdiag.losses import Losses
     from pcapdiag.packets.table import Packets
+    from pcapdiag.spool import Room
 
 DNS_PORT: Final = 53
 _PORTS: Final = (DNS_PORT, 5353, 5355)  # DNS, mDNS (RFC 6762), LLMNR (RFC 4795)
@@ -101,12 +103,12 @@ class _Unanswered:
         self._waiting.move_to_end(lookup)
 
 
-def find_lookups(packets: Packets, tcp: TcpTables, losses: Losses) -> list[Lookup]:
+def find_lookups(packets: Packets, tcp: TcpTables, losses: Losses, *, clipped_ns: int, room: Room | None = None) -> list[Lookup]:
     """All lookups over UDP; multicast queries that nobody answered are none, since nobody need answer them."""
     lookups: list[Lookup] = []
     open_by_question: dict[tuple[int, str, int], _Unanswered] = defaultdict(_Unanswered)
     open_by_id: dict[tuple[int, int, int], Lookup] = {}
-    for datagram in _datagrams(packets, tcp, losses):
+    for datagram in _datagrams(packets, tcp, losses, room):
         message = datagram.message
         if message.is_response:
             lookup = open_by_id.get((datagram.dst, datagram.dport, message.id))
@@ -130,7 +132,6 @@ def find_lookups(packets: Packets, tcp: TcpTables, losses: Losses) -> list[Looku
             lookup.frames.append(datagram.frame)
             lookup.resolvers.add(datagram.dst)
             open_by_id[datagram.src, datagram.sport, message.id] = lookup
-    clipped_ns = int(packets.ts_ns.max()) if len(packets) else 0
     for lookup in lookups:
         lookup.draft.facts["resolvers"] = len(lookup.resolvers)
         lookup.draft.tries, lookup.draft.frames = tuple(lookup.tries), tuple(lookup.frames)
@@ -139,14 +140,16 @@ def find_lookups(packets: Packets, tcp: TcpTables, losses: Losses) -> list[Looku
     return [lookup for lookup in lookups if lookup.answered or tcp.flows.server_port[lookup.draft.flow] == DNS_PORT]
 
 
-def _datagrams(packets: Packets, tcp: TcpTables, losses: Losses) -> Iterator[_Datagram]:
+def _datagrams(packets: Packets, tcp: TcpTables, losses: Losses, room: Room | None) -> Iterator[_Datagram]:
     """DNS messages in time order."""
-    datagrams = tcp.datagrams
-    row = datagrams.row
-    on_port = np.isin(packets.sport[row], _PORTS) | np.isin(packets.dport[row], _PORTS)
-    wanted = np.flatnonzero(on_port & (packets.payload_captured[row] > 0))
+    datagrams, found = tcp.datagrams, [np.empty(0, np.intp)]
+    for part in windows(len(datagrams), room):
+        row = datagrams.row[part]
+        on_port = np.isin(packets.sport[row], _PORTS) | np.isin(packets.dport[row], _PORTS)
+        found.append(part.start + np.flatnonzero(on_port & (packets.payload_captured[row] > 0)))
+    wanted = np.concatenate(found)
     wanted = wanted[np.argsort(datagrams.ts_ns[wanted], kind="stable")]
-    row = row[wanted]
+    row = datagrams.row[wanted]
     whole, ts_ns = _delivered(packets, row, datagrams.ts_ns[wanted])
     columns = (
         whole,

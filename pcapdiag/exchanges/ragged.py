@@ -49,6 +49,11 @@ class Ragged:
         return found
 
     @property
+    def width(self) -> int:
+        """How many numbers a value is."""
+        return 1 if self.values.ndim == 1 else int(self.values.shape[1])
+
+    @property
     def counts(self) -> I64:
         """How long each list is."""
         counts: I64 = np.diff(self.begin)
@@ -70,10 +75,3 @@ class Ragged:
         begin = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(counts, out=begin[1:])
         return Ragged(begin, self.values[concatenated_ranges(self.begin[rows], counts)])
-
-    @staticmethod
-    def joined(parts: Sequence[Ragged]) -> Ragged:
-        """The rows of several, one behind the other (raises ValueError for none)."""
-        ends = np.cumsum([0, *(len(part.values) for part in parts)])
-        begins = [part.begin[:-1] + end for part, end in zip(parts, ends.tolist(), strict=False)]
-        return Ragged(np.concatenate([*begins, ends[-1:]]), np.concatenate([part.values for part in parts]))

@@ -61,14 +61,13 @@ def bursts_of(chunks: Iterable[Chunk]) -> dict[int, list[Burst]]:
 
 def bursts_of_segments(tcp: TcpTables, flows: Iterable[int]) -> dict[int, list[Burst]]:
     """Flow -> its bursts in time order, segments being the chunks; bytes sent again do not count."""
-    wanted = np.zeros(len(tcp.flows), np.bool_)
-    wanted[list(flows)] = True
-    some = np.flatnonzero(wanted)
+    some = np.unique(np.array(list(flows), np.int64))
     if not len(some):
         return {}
     low, high = np.searchsorted(tcp.segments.flow, [some[0], some[-1] + 1])
     segments = tcp.segments.take(slice(int(low), int(high)))
-    rows = np.flatnonzero(wanted[segments.flow] & ((segments.kind == Kind.NEW) | (segments.kind == Kind.FILL)) & (segments.payload_len > 0))
+    fresh = ((segments.kind == Kind.NEW) | (segments.kind == Kind.FILL)) & (segments.payload_len > 0)
+    rows = np.flatnonzero(fresh & np.isin(segments.flow, some))
     if not len(rows):
         return {}
     start = segments.seq[rows]

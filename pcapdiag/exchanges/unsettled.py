@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcapdiag.exchanges.drafted import joined
+from pcapdiag.exchanges.growing import in_order
 from pcapdiag.exchanges.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pcapdiag.exchanges.draft import Fact
     from pcapdiag.exchanges.landing import Landed
     from pcapdiag.exchanges.table import Exchanges
+    from pcapdiag.spool import Room
 
 
 @dataclass(slots=True, eq=False)
@@ -34,10 +35,10 @@ class Unsettled:
     _noted: dict[tuple[int, str, Fact], int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, parts: Sequence[Landed]) -> Unsettled:
-        """The rows of several tables, one behind the other (raises ValueError for none)."""
-        table = joined([part.exchanges for part in parts])
-        return cls(table, np.concatenate([part.progress_ns for part in parts]), np.zeros(len(table), np.bool_), list(table.facts))
+    def of(cls, landed: Landed) -> Unsettled:
+        """Exchanges with their times."""
+        table = landed.exchanges
+        return cls(table, landed.progress_ns, np.zeros(len(table), np.bool_), list(table.facts))
 
     def order(self, rows: Rows | None = None) -> Rows:
         """These rows (all of them) by start, flow, first offset."""
@@ -73,10 +74,10 @@ class Unsettled:
             self.facts.append(others if value is None else {**others, name: value})
         self.exchanges.fact[row] = place
 
-    def settled(self) -> Exchanges:
+    def settled(self, room: Room | None = None) -> Exchanges:
         """The table: rows in order, part_of and setup by their numbers there."""
         order = self.order()
-        table = replace(self.exchanges, facts=tuple(self.facts)).take(order)
+        table = in_order(replace(self.exchanges, facts=tuple(self.facts)), order, room)
         number = np.empty(len(order), np.int32)
         number[order] = np.arange(len(order))
         table.part_of[:] = np.where(table.part_of < 0, -1, number[table.part_of])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from pcapdiag.columns import I8, I32, I64, U8, U16, U32, Bools, Col, Table
+from pcapdiag.spool import windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,6 +137,12 @@ class Packets(Table):
     sacks: SackBlocks
     icmp_errors: IcmpErrors
     fragments: FragmentGroups
+
+    def span_ns(self, rows: slice, room: Room | None = None) -> tuple[int, int]:
+        """The earliest and the latest time of some rows (raises ValueError for none)."""
+        edges = [(int(times.min()), int(times.max())) for part in windows(rows.stop - rows.start, room)
+                 if len(times := self.ts_ns[rows.start + part.start : rows.start + part.stop])]  # fmt: skip
+        return min(low for low, _ in edges), max(high for _, high in edges)
 
     def captures(self, room: Room | None = None) -> Iterator[slice]:
         """The rows of each capture that has some."""

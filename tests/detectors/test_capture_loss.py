@@ -45,7 +45,7 @@ def test_time_in_the_gap_is_nobodys() -> None:
     wire = Wire().handshake().send(GET).acks("none").reply(HEAD + b"x" * 4_000, lose="capture", only=(1,)).wait(ms=500).ack()
     wire.reply(b"x" * 16_000)
     trace = wire.trace()
-    ledger = keep_ledger(trace, signs(trace, DETECTOR.limits))
+    ledger = keep_ledger(trace, list(signs(trace, DETECTOR.limits)))
     hidden = list(ledger.entries(CAPTURE_GAP.code))
     assert sum(entry.duration_ns for entry in hidden) > 400_000_000
 
