@@ -8,7 +8,7 @@ through from begin to end.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Final
@@ -75,6 +75,11 @@ def windows(count: int, room: Room | None, step: int = WINDOW) -> Iterator[slice
             room.release()
 
 
+def rows_where(count: int, holds: Callable[[slice], Array], room: Room | None, step: int = WINDOW) -> Array:
+    """The rows [0, count) for which a mask holds, a window at a time."""
+    return np.concatenate([np.empty(0, np.intp), *(part.start + np.flatnonzero(holds(part)) for part in windows(count, room, step))])
+
+
 def taken(values: Array, rows: Array, room: Room | None) -> Array:
     """values[rows], a window at a time."""
     result = column(len(rows), values.dtype, room)
@@ -88,7 +93,7 @@ def rows_by_number(number: Array, counts: Array, room: Room | None) -> Array:
 
     Args:
         number: of each row; those below 0 are left out.
-        counts: how many rows have each number.
+        counts: how many rows have each number; 0: they are left out, too.
         room: where the result lies.
     """
     rows = column(int(counts.sum()), np.int64, room)
@@ -96,8 +101,9 @@ def rows_by_number(number: Array, counts: Array, room: Room | None) -> Array:
     for part in windows(len(number), room):
         own = number[part]
         order = np.argsort(own, kind="stable")
+        order = order[int(np.searchsorted(own[order], 0)) :]
+        order = order[counts[own[order]] > 0]
         own = own[order]
-        order, own = order[(skipped := int(np.searchsorted(own, 0))) :], own[skipped:]
         if not len(own):
             continue
         begin = np.flatnonzero(np.concatenate([[True], own[1:] != own[:-1]]))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pcapdiag.capture.host import HostFacts
 from pcapdiag.flows.resend_table import FlowResends
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from pcapdiag.capture.frames import Capture
     from pcapdiag.exchanges.h2log import H2Log
     from pcapdiag.exchanges.table import Calls, Exchanges
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from pcapdiag.pair.table import Pair
     from pcapdiag.spool import Room
     from pcapdiag.streams import Streams
+
+_Item = TypeVar("_Item")
+_PACE: Final = 64
+"""Items between two times that pages are given back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,13 @@ class Trace(Tables):
         """Gives back the pages of tables that lie in files: between two that look at all of them."""
         if self.room is not None:
             self.room.release()
+
+    def paced(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """The items, with pages given back now and then: for loops that look here and there in the tables."""
+        for number, item in enumerate(items, 1):
+            yield item
+            if number % _PACE == 0:
+                self.release()
 
     @property
     def segments(self) -> Segments:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pcapdiag.flows.bursts import BIN_NS, Load
+from pcapdiag.flows.bursts import BIN_NS, Load, Loads
 from pcapdiag.trace import Trace
 from tests.wire import START_NS, Wire
 
 
 def towards_client(trace: Trace) -> Load:
-    return Load(trace.packets, trace.captures, capture=0, dst=int(trace.flows.client[0]), aside=trace.tcp.aside)
+    return Loads(trace.packets, trace.captures, aside=trace.tcp.aside).towards(0, int(trace.flows.client[0]))
 
 
 def bulk(count: int = 2) -> Trace:

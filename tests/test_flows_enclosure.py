@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from pcapdiag.flows.enclosure import Enclosure, enclosure_between, explained_mtu, name_of, reported_outside, tunnel_of_datagram
+from pcapdiag.flows.enclosure import Enclosure, Enclosures, explained_mtu, name_of, reported_outside, tunnel_of_datagram
 from pcapdiag.packets import Packets, Tunnel
 from tests.frame_bytes import batch, decode, ether, ipv4, tcp, udp
 from tests.wrapped import TUNNELS
@@ -21,7 +21,7 @@ def turned(frame: bytes) -> bytes:
 
 def between(*frames: bytes, one: bytes = b"\x0a\0\0\1", other: bytes = b"\x0a\0\0\2") -> Enclosure | None:
     packets, _ = decode(batch(frames))
-    return enclosure_between(packets, packets.addresses.packed.index(one), packets.addresses.packed.index(other))
+    return Enclosures(packets).between(packets.addresses.packed.index(one), packets.addresses.packed.index(other))
 
 
 @pytest.mark.parametrize(

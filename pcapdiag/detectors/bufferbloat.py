@@ -90,7 +90,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         first, last = (int(history.sent_ns[queue.deep][at]) for at in (0, -1))
         exchanges = trace.exchanges
         mine = np.isin(exchanges.flow, history.flows) & (exchanges.start_ns <= last) & (exchanges.end_ns >= first)
-        for exchange in exchanges.where(mine):
+        for exchange in trace.paced(exchanges.where(mine)):
             yield from _delayed(trace, queue, trips, exchange, limits)
 
 

@@ -51,7 +51,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     ack = np.append(tcp.acks.segment, -1)[row]
     captures = trace.flows.capture[gaps.fd // 2]
     shown = {int(at) for capture in np.unique(captures) for at in _largest(gaps.stop - gaps.start, captures == capture)}
-    for at in range(len(gaps)):
+    for at in trace.paced(range(len(gaps))):
         lasted = gaps.stop_ns[at] - gaps.start_ns[at] >= limits.ns("least_gap")
         if not (lasted or at in shown):
             continue

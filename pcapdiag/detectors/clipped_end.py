@@ -19,8 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from pcapdiag.exchanges.table import Exchange, Outcome
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limits
 from pcapdiag.stalls.evidence import frames_of_packets, mark, marked
@@ -34,15 +32,14 @@ SHOWN = 6
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """The last packets of open exchanges, and the last packet of a file that is cut."""
-    packets = trace.packets
-    for capture, about in enumerate(trace.captures):
-        here = packets.capture == capture
+    for rows in trace.packets.captures(trace.room):
+        capture = int(trace.packets.capture[rows.start])
         ends = [frame for row in _open(capture, trace) for at, frame in row.frames[-1:] if at == capture]
         if ends:
-            rows = np.flatnonzero(here & np.isin(packets.frame, ends[:SHOWN]))
-            yield mark(CODE, frames_of_packets(trace, rows.tolist(), "last packet of an exchange that was still open"))
-        if about.cut_at is not None and here.any():
-            yield mark(CODE, frames_of_packets(trace, np.flatnonzero(here)[-1:].tolist(), "last whole record of the file"))
+            shown = trace.packets.rows_of(capture, ends[:SHOWN])
+            yield mark(CODE, frames_of_packets(trace, shown, "last packet of an exchange that was still open"))
+        if trace.captures[capture].cut_at is not None:
+            yield mark(CODE, frames_of_packets(trace, [rows.stop - 1], "last whole record of the file"))
 
 
 def _open(capture: int, tables: Tables) -> list[Exchange]:

@@ -59,7 +59,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     trips = RoundTrips(trace.tcp)
     told, stretches = losses_of(trace.packets, trace.tcp), Stretches(trace.tcp)
     seen = ~trace.flows.one_way[found.fd >> 1]  # one direction alone does not show what the receiver had
-    for row in np.flatnonzero((found.repair == Repair.FAST) & ~found.spurious & seen).tolist():
+    for row in trace.paced(np.flatnonzero((found.repair == Repair.FAST) & ~found.spurious & seen).tolist()):
         wait = wait_of(trace.tcp, trips, row)
         if row in told or wait.end_ns - wait.start_ns < limits.ns("least_wait"):
             continue  # a router said why it dropped them: icmp-ptb-honoured or -ignored

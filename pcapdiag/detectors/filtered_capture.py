@@ -30,6 +30,7 @@ from pcapdiag.findings import SHOWN, Conclusion, Defect, Detector, Domain, Limit
 from pcapdiag.flows.filtered import Filtered
 from pcapdiag.flows.table import Quality
 from pcapdiag.packets.table import TCP
+from pcapdiag.spool import windows
 from pcapdiag.stalls.evidence import frames_of, mark
 from pcapdiag.stalls.ledger import Ledger
 from pcapdiag.stalls.sign import CAPTURE_GAP, Confidence, OfFlow, Sign
@@ -49,13 +50,13 @@ _SURE = {Filtered.PORT: 0.6, Filtered.SAMPLED: 0.85}
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """Torn connections, of which nothing is known but handshakes that were tried again; and a few packets with holes."""
-    flows, segments = trace.flows, trace.segments
+    flows = trace.flows
     for capture, quality in enumerate(trace.quality):
         rule = Filtered(quality.filtered)
         if rule is Filtered.NO:
             continue
         mine = np.flatnonzero((flows.proto == TCP) & (flows.capture == capture))
-        holes = np.flatnonzero((segments.gap_len > 0) & np.isin(segments.flow, mine))[:SHOWN].tolist()
+        holes = _holes(trace, capture)
         shown = holes or flows.begin[mine[:1]].tolist()
         note = "the bytes before this packet are not in the file" if holes else "first packet of the capture's connections"
         frames = frames_of(trace, ((row, note) for row in shown))
@@ -72,6 +73,17 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         )  # fmt: skip
         for flow in mine.tolist():
             yield replace(blank, scope=OfFlow(flow), start_ns=int(known_ns[flow]), end_ns=end_ns)
+
+
+def _holes(trace: Trace, capture: int) -> list[int]:
+    """The first rows of Segments of a capture behind missing bytes."""
+    found: list[int] = []
+    for part in windows(len(trace.segments), trace.room):
+        rows = part.start + np.flatnonzero(trace.segments.gap_len[part] > 0)
+        found += rows[trace.flows.capture[trace.segments.flow[rows]] == capture].tolist()
+        if len(found) >= SHOWN:
+            break
+    return found[:SHOWN]
 
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:

@@ -32,8 +32,10 @@ from pcapdiag.exchanges.h2log import H2Log
 from pcapdiag.exchanges.h2windows import Pause, find_pauses
 from pcapdiag.exchanges.table import Exchange
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
+from pcapdiag.flows.conversations import blocks
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.protocols.http2_rows import H2Kind
+from pcapdiag.spool import WINDOW
 from pcapdiag.stalls.evidence import frames_of
 from pcapdiag.stalls.ledger import Ledger
 from pcapdiag.stalls.sign import Confidence, Label, OfExchange, Sign, Tier
@@ -63,26 +65,36 @@ class Facts:
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per pause and stream that waited for credit."""
-    suspects = _suspects(trace.h2, limits)
+    suspects = _suspects(trace, limits)
     if not suspects:
         return
-    on_h2 = (trace.exchanges.h2_stream > 0) & np.isin(trace.exchanges.flow, suspects)
-    exchanges = {(exchange.flow, exchange.h2_stream): exchange for exchange in trace.exchanges.where(on_h2)}
-    trips = RoundTrips(trace.tcp)
+    exchanges, trips = trace.exchanges, RoundTrips(trace.tcp)
+    by_flow = exchanges.by_flow(exchanges.h2_stream > 0, len(trace.flows))
     for flow in suspects:
         log = trace.h2.of_flow(flow)
         log = log.take(log.in_order_ns < NEVER)
         trigger = max(limits.ns("least_pause"), round(limits.round_trips * max(trips.whole_ns(flow), 0)))
+        number = dict(zip(exchanges.h2_stream[by_flow[flow]].tolist(), by_flow[flow].tolist(), strict=True))
         for fd in (2 * flow, 2 * flow + 1):
             reach = _trip_to_sender(trips, fd) + limits.ns("prompt")
             for pause in find_pauses(log, fd, whole=_whole(trace, log, fd), least_ns=trigger, reach_ns=reach):
-                exchange = exchanges.get((flow, pause.stream))
-                if exchange is not None and (sign := _sign(trace, log, pause, exchange, trips, limits)).end_ns - sign.start_ns >= trigger:
+                if pause.stream not in number:
+                    continue
+                sign = _sign(trace, log, pause, exchanges[number[pause.stream]], trips, limits)
+                if sign.end_ns - sign.start_ns >= trigger:
                     yield sign
 
 
-def _suspects(log: H2Log, limits: Limits) -> list[int]:
+def _suspects(trace: Trace, limits: Limits) -> list[int]:
     """Flows with a stream that paused before more DATA, or that ended in DATA without END_STREAM."""
+    found: list[int] = []
+    for flows in blocks(trace.flows.packet_count, WINDOW):
+        found += _suspects_in(trace.h2.take(slice(*np.searchsorted(trace.h2.flow, flows).tolist())), limits)
+        trace.release()
+    return found
+
+
+def _suspects_in(log: H2Log, limits: Limits) -> list[int]:
     rows = np.flatnonzero(((log.kind == H2Kind.DATA) | (log.kind == H2Kind.HEADERS)) & (log.in_order_ns < NEVER))
     rows = rows[np.lexsort((log.stream_id[rows], log.fd[rows]))]
     last, then = rows[:-1], rows[1:]

@@ -34,6 +34,7 @@ from pcapdiag.flows.waits import Wait, wait_of
 from pcapdiag.stalls.evidence import frames_of
 from pcapdiag.stalls.ledger import Ledger
 from pcapdiag.stalls.sign import Confidence, Label, OfExchange, Sign, Tier
+from pcapdiag.streams import Streams
 from pcapdiag.trace import Tables, Trace
 
 LABEL = Label(Tier.HOL, 0, "h2-tcp-hol")
@@ -58,7 +59,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     found = trace.tcp.recoveries
     exchanges, trips = trace.exchanges, RoundTrips(trace.tcp)
     by_flow = exchanges.by_flow(exchanges.h2_stream > 0, len(trace.flows))
-    for row in np.flatnonzero(~found.spurious & (by_flow.counts[found.fd // 2] > 1)).tolist():
+    for row in trace.paced(np.flatnonzero(~found.spurious & (by_flow.counts[found.fd // 2] > 1)).tolist()):
         wait = wait_of(trace.tcp, trips, row)
         if wait.end_ns - wait.start_ns < limits.ns("least_wait"):
             continue
@@ -70,13 +71,13 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
 def _victims(trace: Trace, row: int, wait: Wait, exchanges: list[Exchange], limits: Limits) -> Iterator[Sign]:
     found = trace.tcp.recoveries
     fd, start, stop = int(found.fd[row]), int(found.start[row]), int(found.stop[row])
-    owners, blocked = 0, []
+    owners, blocked, streams = 0, [], trace.streams.part(fd >> 1)
     for exchange in exchanges:
         spans = exchange.response if fd % 2 else exchange.request
         if any(a < stop and b > start for a, b in spans):
             owners += 1
             continue
-        since = _first_above(trace, fd, spans, stop, wait, at_sender=bool(found.at_sender[row]))
+        since = _first_above(streams, fd, spans, stop, wait, at_sender=bool(found.at_sender[row]))
         if since < wait.end_ns:
             blocked.append((exchange, since))
     if owners + len(blocked) < limits.streams:
@@ -94,15 +95,15 @@ def _victims(trace: Trace, row: int, wait: Wait, exchanges: list[Exchange], limi
         )  # fmt: skip
 
 
-def _first_above(trace: Trace, fd: int, spans: Spans, stop: int, wait: Wait, *, at_sender: bool) -> int:
+def _first_above(streams: Streams, fd: int, spans: Spans, stop: int, wait: Wait, *, at_sender: bool) -> int:
     """When the first of an exchange's bytes above the hole was there while it was open; NEVER when none was."""
     above = np.array([max(a, stop) for a, b in spans if b > stop], np.int64)
     if not len(above):
         return NEVER
-    seen = trace.streams.first_seen(fd, above)
+    seen = streams.first_seen(fd, above)
     if at_sender:  # the receiver had it one half round trip later; what SACK names was surely there
         seen = np.where(seen < NEVER, np.maximum(seen, wait.start_ns), NEVER)
-    delivered = trace.streams.acked(fd, above) if at_sender else trace.streams.in_order(fd, above)
+    delivered = streams.acked(fd, above) if at_sender else streams.in_order(fd, above)
     stuck = seen[(seen < wait.end_ns) & (delivered >= wait.end_ns)]
     return max(int(stuck.min()), wait.start_ns) if len(stuck) else NEVER
 

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
-from pcapdiag.flows.enclosure import enclosure_of, explained_mtu
+from pcapdiag.flows.enclosure import Enclosures, explained_mtu
 from pcapdiag.flows.icmp_join import losses_of
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.waits import wait_of
@@ -50,6 +50,9 @@ class Facts:
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per stretch of bytes resent smaller after a Packet Too Big."""
     explained = losses_of(trace.packets, trace.tcp)
+    if not explained:
+        return
+    tunnels = Enclosures(trace.packets, trace.room)
     trips = RoundTrips(trace.tcp)
     found = trace.tcp.recoveries
     for row, report in sorted(explained.items()):
@@ -57,7 +60,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         if wait.end_ns - wait.start_ns < limits.ns("least_wait"):
             continue
         packets = trace.packets
-        reason = explained_mtu(report.mtu, report.overhead_len, enclosure_of(packets, trace.tcp, report.fd // 2))
+        reason = explained_mtu(report.mtu, report.overhead_len, tunnels.of(trace.tcp, report.fd // 2))
         router = packets.addresses.text(int(packets.src[report.row]))
         told = Frame(int(packets.capture[report.row]), int(packets.frame[report.row]), report.ts_ns, f"packet too big: MTU {report.mtu}")
         proof = frames_of(trace, (

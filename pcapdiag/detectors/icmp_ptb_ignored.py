@@ -29,7 +29,7 @@ import numpy as np
 
 from pcapdiag.columns import NEVER
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
-from pcapdiag.flows.enclosure import enclosure_of, explained_mtu
+from pcapdiag.flows.enclosure import Enclosures, explained_mtu
 from pcapdiag.flows.icmp_join import TooBig, too_big
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.sends import sends_of
@@ -59,16 +59,20 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per stretch of bytes that stayed too large; the first report of each."""
     trips = RoundTrips(trace.tcp)
     seen: set[tuple[int, int]] = set()
-    for report in too_big(trace.packets, trace.tcp):
+    reports = too_big(trace.packets, trace.tcp)
+    if not reports:
+        return
+    tunnels = Enclosures(trace.packets, trace.room)
+    for report in reports:
         if (report.fd, report.offset) in seen:
             continue
         seen.add((report.fd, report.offset))
-        sign = _sign(trace, trips, report, limits)
+        sign = _sign(trace, trips, tunnels, report, limits)
         if sign is not None:
             yield sign
 
 
-def _sign(trace: Trace, trips: RoundTrips, report: TooBig, limits: Limits) -> Sign | None:
+def _sign(trace: Trace, trips: RoundTrips, tunnels: Enclosures, report: TooBig, limits: Limits) -> Sign | None:
     tcp, packets = trace.tcp, trace.packets
     flow, direction = divmod(report.fd, 2)
     last_ns = int(tcp.flows.last_ns[flow])
@@ -78,13 +82,14 @@ def _sign(trace: Trace, trips: RoundTrips, report: TooBig, limits: Limits) -> Si
     big = later[(size > report.mtu) & (size <= report.quoted_len)]
     if len(big) < limits.resends:
         return None
-    first = trace.streams.segment_of(report.fd, np.array([report.offset]))[0]
-    acked_ns = int(trace.streams.acked(report.fd, np.array([report.offset]))[0])
+    streams = trace.streams.part(report.fd >> 1)
+    first = streams.segment_of(report.fd, np.array([report.offset]))[0]
+    acked_ns = int(streams.acked(report.fd, np.array([report.offset]))[0])
     half = trips.far(flow) if direction == 0 else trips.near(flow)
     sent_ns = int(tcp.segments.ts_ns[first]) if first >= 0 else report.ts_ns
     end_ns = acked_ns if acked_ns < NEVER else last_ns
     router = packets.addresses.text(int(packets.src[report.row]))
-    reason = explained_mtu(report.mtu, report.overhead_len, enclosure_of(packets, tcp, flow))
+    reason = explained_mtu(report.mtu, report.overhead_len, tunnels.of(tcp, flow))
     told = Frame(int(packets.capture[report.row]), int(packets.frame[report.row]), report.ts_ns, f"packet too big: MTU {report.mtu}")
     proof = frames_of(trace, [(int(s), f"the same bytes, still {int(n)} bytes long") for s, n in zip(big[:6], size[:6], strict=False)])
     sure = Confidence(0.9, ("a Packet Too Big quotes the connection", "the same bytes resent above its MTU"))

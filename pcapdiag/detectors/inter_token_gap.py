@@ -55,14 +55,14 @@ class Facts:
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """Evidence for the longest pauses of each token stream: signs of no duration, so that they take no time from any label."""
     exchanges = trace.exchanges
-    for exchange in exchanges.where(exchanges.is_stream & (exchanges.messages.counts > 1)):
+    for exchange in trace.paced(exchanges.where(exchanges.is_stream & (exchanges.messages.counts > 1))):
         yield from _pauses(trace, exchange, limits)
 
 
 def _pauses(trace: Trace, exchange: Exchange, limits: Limits) -> Iterable[Sign]:
     fd = 2 * exchange.flow + SERVER_TO_CLIENT
-    times = trace.streams.in_order(fd, exchange.messages - 1)
-    segments = trace.streams.segment_of(fd, exchange.messages - 1)
+    streams = trace.streams.part(exchange.flow)
+    times, segments = streams.in_order(fd, exchange.messages - 1), streams.segment_of(fd, exchange.messages - 1)
     known = (times < NEVER) & (segments >= 0)
     times, segments = times[known], segments[known]
     gaps = np.diff(times)

@@ -136,8 +136,7 @@ def _frames(trace: Trace, exchange: Exchange, row: int) -> Iterator[Frame]:
         note = f"fragment: bytes {int(packets.frag_offset[at])} and on"
         yield Frame(int(packets.capture[at]), int(packets.frame[at]), int(packets.ts_ns[at]), note)
     capture = int(packets.capture[span[0]])
-    own = np.isin(packets.frame, [number for _, number in exchange.frames]) & (packets.capture == capture)
-    for at in np.setdiff1d(np.flatnonzero(own), mine).tolist():
+    for at in np.setdiff1d(packets.rows_of(capture, [number for _, number in exchange.frames]), mine).tolist():
         note = "the question" if int(packets.src[at]) == groups.dst[row] else "an answer"
         yield Frame(capture, int(packets.frame[at]), int(packets.ts_ns[at]), note)
 

@@ -54,7 +54,8 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     found = trace.tcp.recoveries
     trips = RoundTrips(trace.tcp)
     told, stretches = losses_of(trace.packets, trace.tcp), Stretches(trace.tcp)
-    for row in np.flatnonzero(found.at_sender & ~found.spurious & (found.resends > 1) & (found.repair == Repair.FAST)).tolist():
+    again = found.at_sender & ~found.spurious & (found.resends > 1) & (found.repair == Repair.FAST)
+    for row in trace.paced(np.flatnonzero(again).tolist()):
         if row in told or not stretches.lost_again(row):
             continue
         wait = wait_of(trace.tcp, trips, row)

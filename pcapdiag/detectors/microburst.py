@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits
-from pcapdiag.flows.bursts import Load
+from pcapdiag.flows.bursts import Load, Loads
 from pcapdiag.stalls.ledger import Ledger
 from pcapdiag.stalls.sign import Confidence, Frame, Label, OfFlow, Sign, Tier
 from pcapdiag.trace import Tables, Trace
@@ -56,12 +56,18 @@ class Facts:
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per host that bursts arrive at."""
-    for index, capture in enumerate(trace.captures):
-        if any(interface.speed_bps for interface in capture.interfaces):
-            for dst in np.unique(trace.packets.dst[trace.packets.capture == index]).tolist():
-                load = Load(trace.packets, trace.captures, capture=index, dst=dst, aside=trace.tcp.aside)
-                if not load.measured:
-                    yield from _towards(trace, load, dst, limits)
+    named = [index for index, capture in enumerate(trace.captures) if any(interface.speed_bps for interface in capture.interfaces)]
+    hosts, count = np.unique(np.concatenate([trace.flows.client, trace.flows.server]), return_counts=True)
+    crowded = hosts[count >= limits.flows].tolist()
+    if not named or not crowded:
+        return
+    loads = Loads(trace.packets, trace.captures, aside=trace.tcp.aside, room=trace.room)
+    for index in named:
+        for dst in crowded:
+            load = loads.towards(index, dst)
+            if not load.measured:
+                yield from _towards(trace, load, dst, limits)
+            trace.release()
 
 
 def _towards(trace: Trace, load: Load, dst: int, limits: Limits) -> Iterator[Sign]:

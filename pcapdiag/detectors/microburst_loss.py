@@ -29,7 +29,7 @@ import numpy as np
 
 from pcapdiag.columns import I64, NEVER
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
-from pcapdiag.flows.bursts import BIN_NS, Load
+from pcapdiag.flows.bursts import BIN_NS, Load, Loads
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.table import CLIENT_TO_SERVER, Repair
 from pcapdiag.flows.waits import wait_of
@@ -83,10 +83,11 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     if len(np.unique(found.fd[lost])) < limits.flows:
         return
     trips = RoundTrips(trace.tcp)
-    for (capture, receiver), rows in _by_receiver(trace, lost).items():
-        if len(np.unique(found.fd[rows])) < limits.flows:
-            continue
-        load = Load(trace.packets, trace.captures, capture=capture, dst=receiver, aside=trace.tcp.aside)
+    several = {where: rows for where, rows in _by_receiver(trace, lost).items() if len(np.unique(found.fd[rows])) >= limits.flows}
+    loads = Loads(trace.packets, trace.captures, aside=trace.tcp.aside, room=trace.room) if several else None
+    for (capture, receiver), rows in several.items():
+        assert loads is not None
+        load = loads.towards(capture, receiver)
         events = list(_events(trace, trips, load, rows, limits))
         crowded = any(event.facts.flows >= limits.crowd for event in events)
         if not crowded and len(events) < limits.events:

@@ -42,12 +42,16 @@ def _begun_before(flows: Flows) -> Bools:
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """Per capture the first packet with data of the first such connections; the fact is the ids of all of them."""
-    data = np.flatnonzero(_begun_before(trace.flows)[trace.segments.flow] & (trace.segments.payload_len > 0))
-    flows, first = np.unique(trace.segments.flow[data], return_index=True)
+    flows = np.flatnonzero(_begun_before(trace.flows) & (trace.tcp.tallies.data_count.reshape(-1, 2) > 0).any(axis=1))
     for capture in np.unique(trace.flows.capture[flows]).tolist():
-        mine = np.flatnonzero(trace.flows.capture[flows] == capture)
-        shown = frames_of(trace, ((int(at), "first data; no handshake in this capture") for at in data[first[mine[:SHOWN]]]))
-        yield mark(CODE, shown, facts=tuple(flows[mine].tolist()))
+        mine = flows[trace.flows.capture[flows] == capture]
+        shown = frames_of(trace, ((_first_data(trace, flow), "first data; no handshake in this capture") for flow in mine[:SHOWN].tolist()))
+        yield mark(CODE, shown, facts=tuple(mine.tolist()))
+
+
+def _first_data(trace: Trace, flow: int) -> int:
+    begin, stop = int(trace.flows.begin[flow]), int(trace.flows.stop[flow])
+    return begin + int(np.argmax(trace.segments.payload_len[begin:stop] > 0))
 
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:

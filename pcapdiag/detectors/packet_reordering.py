@@ -57,7 +57,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     outrun = late_originals(trace.tcp)
     overtaken = ((found.repair == Repair.REORDERED) | outrun) & (found.done_ns < NEVER)
     lag_ns = np.where(overtaken, found.done_ns, 0) - np.where(overtaken, found.first_ns, 0)
-    for row in np.flatnonzero(overtaken & (lag_ns >= limits.ns("artefact"))).tolist():
+    for row in trace.paced(np.flatnonzero(overtaken & (lag_ns >= limits.ns("artefact"))).tolist()):
         flow, direction = divmod(int(found.fd[row]), 2)
         start, lag = int(found.start[row]), int(lag_ns[row])
         stamped = bool(trace.flows.timestamps[flow]) or int(trace.segments.id_gap[int(found.first_segment[row])]) >= 0

@@ -33,6 +33,7 @@ from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, share
 from pcapdiag.flows.sends import sends_of
 from pcapdiag.flows.table import Repair
 from pcapdiag.flows.waits import silence_around
+from pcapdiag.packets.table import TCP
 from pcapdiag.stalls.evidence import frames_of
 from pcapdiag.stalls.ledger import Ledger
 from pcapdiag.stalls.sign import Confidence, Label, OfFlow, Sign, Tier
@@ -95,7 +96,7 @@ def _of_flows(trace: Trace, limits: Limits) -> Iterable[Silence]:
     candidates = ~found.spurious & (
         (found.at_sender & (found.resends + 1 >= limits.sends)) | (found.tail & (found.repair == Repair.TIMEOUT))
     )
-    for row in np.flatnonzero(candidates).tolist():
+    for row in trace.paced(np.flatnonzero(candidates).tolist()):
         flow, direction = divmod(int(found.fd[row]), 2)
         here = bool(found.at_sender[row])
         quiet = silence_around(trace.tcp, flow, heard=1 - direction if here else direction, ts_ns=int(found.resent_ns[row]))
@@ -146,11 +147,16 @@ def _together(silences: list[Silence], limits: Limits) -> list[list[Silence]]:
 def _progress_elsewhere(trace: Trace, group: list[Silence], core: tuple[int, int]) -> bool:
     """Did another connection between the same two hosts get through in both directions meanwhile?"""
     seg, flows = trace.segments, trace.flows
-    pairs = {(int(flows.client[one.flow]), int(flows.server[one.flow])) for one in group}
-    silent = {one.flow for one in group}
-    inside = np.flatnonzero((seg.ts_ns > core[0]) & (seg.ts_ns < core[1]) & (seg.acked_len > 0))
-    others = set(np.unique(seg.flow[inside]).tolist()) - silent
-    return any((int(flows.client[flow]), int(flows.server[flow])) in pairs for flow in others)
+    silent = np.array([one.flow for one in group])
+    pairs = (flows.client.astype(np.int64) << 32) | flows.server
+    others = np.isin(pairs, pairs[silent]) & (flows.proto == TCP) & (flows.first_ns < core[1]) & (flows.last_ns > core[0])
+    others[silent] = False
+    for flow in trace.paced(np.flatnonzero(others).tolist()):
+        begin, stop = int(flows.begin[flow]), int(flows.stop[flow])
+        low, high = np.searchsorted(seg.ts_ns[begin:stop], [core[0] + 1, core[1]])
+        if (seg.acked_len[begin + int(low) : begin + int(high)] > 0).any():
+            return True
+    return False
 
 
 def _recovered(trace: Trace, one: Silence) -> int:

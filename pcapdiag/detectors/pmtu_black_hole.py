@@ -32,7 +32,7 @@ import numpy as np
 
 from pcapdiag.exchanges.table import Exchange, Outcome
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
-from pcapdiag.flows.enclosure import Enclosure, enclosure_of, reported_outside
+from pcapdiag.flows.enclosure import Enclosure, Enclosures, reported_outside
 from pcapdiag.flows.oversize import Oversize, find_oversize
 from pcapdiag.stalls.evidence import frames_of
 from pcapdiag.stalls.sign import Confidence, Label, OfFlow, Sign, Tier
@@ -83,7 +83,11 @@ class Facts:
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per blocked direction of a connection; nothing on it can progress."""
-    for one in find_oversize(trace.packets, trace.tcp):
+    found = find_oversize(trace.packets, trace.tcp)
+    if not found:
+        return
+    tunnels = Enclosures(trace.packets, trace.room)
+    for one in found:
         flow, direction = divmod(one.fd, 2)
         sure = _confidence(one, limits)
         if sure is None or trace.flows.one_way[flow] or _told_by_icmp(trace, one):
@@ -96,7 +100,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
             frames=frames_of(trace, one.proof),
             facts=Facts(
                 direction == 1, one.passed_max_len, one.failed_min_len, one.failed_sends, one.passed_count, one.at_sender, icmp,
-                enclosure_of(trace.packets, trace.tcp, flow), reported_outside(trace.packets),
+                tunnels.of(trace.tcp, flow), reported_outside(trace.packets),
             ),
         )  # fmt: skip
 

@@ -61,7 +61,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     trips, stretches = RoundTrips(trace.tcp), Stretches(trace.tcp)
     enough = found.at_sender & ~found.spurious & (found.resends > limits.doublings)
     enough &= ~trace.flows.one_way[found.fd >> 1]  # one direction alone does not show what the receiver had
-    for row in np.flatnonzero(enough).tolist():
+    for row in trace.paced(np.flatnonzero(enough).tolist()):
         wait = wait_of(trace.tcp, trips, row)
         fd = int(found.fd[row])
         sends = sends_of(trace.tcp, fd, int(found.start[row]), from_ns=int(found.first_ns[row]), until_ns=wait.end_ns)

@@ -77,7 +77,9 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         np.maximum.reduceat(resends.confidence[rows], begin), resent, *np.add.reduceat(counts, begin, axis=1),
     )  # fmt: skip
     before, again = resends.before_segment[rows], resends.segment[rows]
-    for flow, low, high, start_ns, end_ns, sure, all_resent, *some in zip(*(column.tolist() for column in columns), strict=True):
+    for flow, low, high, start_ns, end_ns, sure, all_resent, *some in trace.paced(
+        zip(*(column.tolist() for column in columns), strict=True)
+    ):
         shown = range(low, min(high, low + _SHOWN))
         yield Sign(
             label=_NO_TIME, scope=OfFlow(flow), start_ns=start_ns, end_ns=end_ns,

@@ -58,7 +58,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     flows = trace.flows
     exchanges = trace.exchanges
     opened = exchanges.is_any(Protocol.CONNECT) & exchanges.ended(Outcome.OK) & (flows.syn_ack_ns[exchanges.flow] < NEVER)
-    for exchange in exchanges.where(opened & ((exchanges.tries.counts > 1) | (flows.syn_ack_count[exchanges.flow] > 1))):
+    for exchange in trace.paced(exchanges.where(opened & ((exchanges.tries.counts > 1) | (flows.syn_ack_count[exchanges.flow] > 1)))):
         sign = _at_client(trace, exchange, trips, limits) or _at_server(trace, exchange, trips, limits)
         if sign is not None:
             yield sign

@@ -32,6 +32,7 @@ from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.table import CLIENT_TO_SERVER
 from pcapdiag.flows.window import Shut, shut_windows, window_shift
 from pcapdiag.packets.table import ACK, FIN, RST, SYN
+from pcapdiag.spool import rows_where
 from pcapdiag.stalls.evidence import frames_of
 from pcapdiag.stalls.ledger import Ledger
 from pcapdiag.stalls.sign import Confidence, Label, OfFlow, Sign, Tier
@@ -63,11 +64,11 @@ class Facts:
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """One sign per stall, for connections whose stalls add up to the trigger."""
     seg = trace.segments
-    zero = np.flatnonzero((seg.window == 0) & ((seg.flags & (SYN | FIN | RST | ACK)) == ACK))
+    zero = rows_where(len(seg), lambda part: (seg.window[part] == 0) & ((seg.flags[part] & (SYN | FIN | RST | ACK)) == ACK), trace.room)
     if not len(zero):
         return
     trips = RoundTrips(trace.tcp)
-    for fd in np.unique(2 * seg.flow[zero].astype(np.int64) + 1 - seg.direction[zero]).tolist():
+    for fd in trace.paced(np.unique(2 * seg.flow[zero].astype(np.int64) + 1 - seg.direction[zero]).tolist()):
         found = [sign for shut in shut_windows(trace.tcp, fd) if (sign := _sign(trace, trips, fd, shut, limits)) is not None]
         trigger = max(limits.ns("least_total"), round(limits.round_trips * max(trips.whole_ns(fd >> 1), 0)))
         if sum(sign.end_ns - sign.start_ns for sign in found) >= trigger:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pcapdiag.findings.types import Conclusion, FindingKind
 from pcapdiag.stalls.evidence import frames_of_packets, mark, marked
 from pcapdiag.stalls.sign import Confidence
@@ -41,12 +39,10 @@ class Defect:
 
 def shown(trace: Trace, code: str, frames: Callable[[Quality], Sequence[int]], note: str) -> Iterable[Sign]:
     """One mark per capture whose quality names frames: the first of them, with a note."""
-    packets = trace.packets
     for capture, quality in enumerate(trace.quality):
         numbers = frames(quality)[:SHOWN]
         if numbers:
-            rows = np.flatnonzero((packets.capture == capture) & np.isin(packets.frame, numbers))
-            yield mark(code, frames_of_packets(trace, rows.tolist(), note))
+            yield mark(code, frames_of_packets(trace, trace.packets.rows_of(capture, numbers), note))
 
 
 def concluded(

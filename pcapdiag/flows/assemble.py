@@ -68,6 +68,7 @@ def group_flows(
         flows=flows, segments=tables.segments, datagrams=tables.datagrams, pieces=tables.pieces, acks=tables.acks, sacked=tables.sacked,
         gaps=tables.gaps, resends=tables.resends, recoveries=tables.recoveries, tallies=tables.tallies,
         flow_of_row=flow_of_row, vantages=vantages, legs=legs_of(packets, whole, link, flow_of_row), aside=kept.aside,
+        room=room,
         quality=quality.measure(quality.Seen(
             packets=packets, kept=kept, steps=ClockSteps.empty() if steps is None else steps, flows=flows,
             tallies=tables.tallies, supers=tables.supers,

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pcapdiag.spool import column, rows_by_number, rows_where, windows
+
 if TYPE_CHECKING:
     from pcapdiag.capture.frames import Capture
     from pcapdiag.columns import I64, Rows
     from pcapdiag.packets.table import Packets
+    from pcapdiag.spool import Room
 
 BIN_NS = 1_000_000
 """Finer claims need hardware timestamps: interrupt coalescing and segmentation offload make bursts of their own (CAUSES 3.8)."""
@@ -18,19 +21,47 @@ _LINK_BIN_NS = 10_000_000
 _SECOND_NS = 1_000_000_000
 
 
+class Loads:
+    """The packets of all captures by the host that they were sent to."""
+
+    __slots__ = ("_begin", "_captures", "_hosts", "_packets", "_room", "_rows")
+
+    def __init__(self, packets: Packets, captures: tuple[Capture, ...], *, aside: I64, room: Room | None = None) -> None:
+        """Args: all packets; the captures; rows that are copies, ascending; where the tables lie."""
+        self._packets, self._captures, self._room = packets, captures, room
+        self._hosts = len(packets.addresses.packed)
+        number, counts = column(len(packets), np.int32, room), np.zeros(len(captures) * self._hosts, np.int64)
+        for part in windows(len(packets), room):
+            mine = packets.capture[part].astype(np.int32) * np.int32(self._hosts) + packets.dst[part]
+            mine[aside[slice(*np.searchsorted(aside, [part.start, part.stop]))] - part.start] = -1
+            number[part] = mine
+            counts += np.bincount(mine[mine >= 0], minlength=len(counts))
+        self._rows = rows_by_number(number, counts, room)
+        self._begin = np.concatenate([[0], np.cumsum(counts)])
+
+    def towards(self, capture: int, dst: int) -> Load:
+        """Those of one capture towards one host (index into addresses)."""
+        at = capture * self._hosts + dst
+        rows = self._rows[int(self._begin[at]) : int(self._begin[at + 1])]
+        return Load(self._packets, self._captures[capture], rows, self._room)
+
+
 class Load:
     """The packets of one capture towards one host, by time."""
 
-    __slots__ = ("_before", "_ts_ns", "link_bps", "measured", "rows")
+    __slots__ = ("_before", "_room", "_ts_ns", "link_bps", "measured", "rows")
 
-    def __init__(self, packets: Packets, captures: tuple[Capture, ...], *, capture: int, dst: int, aside: I64) -> None:
-        """Args: all packets; the captures; index of the capture; receiver as index into addresses; rows that are copies."""
-        rows = np.setdiff1d(np.flatnonzero((packets.dst == dst) & (packets.capture == capture)), aside, assume_unique=True)
-        self.rows: Rows = rows[np.argsort(packets.ts_ns[rows], kind="stable")]
-        self._ts_ns: I64 = packets.ts_ns[self.rows]
-        self._before: I64 = np.concatenate([[0], np.cumsum(packets.frame_len[self.rows], dtype=np.int64)])
-        interfaces = captures[capture].interfaces
-        speeds = {interfaces[i].speed_bps for i in np.unique(packets.interface[self.rows]).tolist() if i < len(interfaces)}
+    def __init__(self, packets: Packets, capture: Capture, rows: Rows, room: Room | None) -> None:
+        """Args: all packets; the capture; rows of the packets; where the tables lie."""
+        self._room = room
+        ts_ns: I64 = packets.ts_ns[rows]
+        if (ts_ns[1:] < ts_ns[:-1]).any():
+            order = np.argsort(ts_ns, kind="stable")
+            rows, ts_ns = rows[order], ts_ns[order]
+        self.rows: Rows = rows
+        self._ts_ns = ts_ns
+        self._before: I64 = np.concatenate([[0], np.cumsum(packets.frame_len[rows], dtype=np.int64)])
+        speeds = {capture.interfaces[i].speed_bps for i in np.unique(packets.interface[rows]).tolist() if i < len(capture.interfaces)}
         known = next(iter(speeds)) if len(speeds) == 1 else None
         self.measured = not known
         """The link rate is the highest rate over 10 ms, since the file names none."""
@@ -57,11 +88,12 @@ class Load:
 
     def peak_bps(self, begin: int, stop: int, window_ns: int = BIN_NS) -> int:
         """Highest of these rates; 0 without packets."""
-        return int(self.rates_bps(begin, stop, window_ns).max(initial=0))
+        parts = windows(max(stop - begin, 0), self._room)
+        return max((int(self.rates_bps(begin + part.start, begin + part.stop, window_ns).max()) for part in parts), default=0)
 
     def bursts(self, share: float, within_ns: int) -> list[tuple[int, int]]:
         """Positions [begin, stop) of runs of packets, no more than within_ns apart, at more than that share of the link rate."""
-        hot = np.flatnonzero(self.rates_bps(0, len(self.rows), BIN_NS) > share * self.link_bps)
+        hot = rows_where(len(self.rows), lambda part: self.rates_bps(part.start, part.stop, BIN_NS) > share * self.link_bps, self._room)
         if not len(hot):
             return []
         parted = np.flatnonzero(np.diff(self._ts_ns[hot]) > within_ns)

@@ -6,20 +6,23 @@ one flow. Copies that a switch, a cloud or a host mirrors to an analyser come wr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pcapdiag.columns import I64, Rows
 from pcapdiag.packets.opaque import ESP
 from pcapdiag.packets.table import UDP
 from pcapdiag.packets.tunnel import IP_TUNNELS, TUNNEL_PROTOCOLS, UDP_TUNNELS
+from pcapdiag.spool import windows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pcapdiag.flows.table import TcpTables
     from pcapdiag.packets.table import Packets, Tunnel
+    from pcapdiag.spool import Room
 
 _NAMES: Final = {
     "vxlan": "VXLAN", "vxlan-gpe": "VXLAN-GPE", "geneve": "GENEVE", "gre": "GRE", "erspan": "ERSPAN", "gtp-u": "GTP-U", "l2tp": "L2TP",
@@ -57,25 +60,41 @@ class Enclosure:
         return f"path MTU {outer_mtu:,} less {self.overhead_len} bytes {self.name} = {inside:,} for the inner packets"
 
 
-def enclosure_of(packets: Packets, tcp: TcpTables, flow: int) -> Enclosure | None:
-    """The tunnel between the two hosts of a flow; the one with most headers when there are several, None when there is none."""
-    return enclosure_between(packets, int(tcp.flows.client[flow]), int(tcp.flows.server[flow]))
+class Enclosures:
+    """The tunnels between hosts: worked out once, for all pairs of them."""
 
+    __slots__ = ("_tunnels", "_ways")
 
-def enclosure_between(packets: Packets, one: int, other: int) -> Enclosure | None:
-    """The same for two addresses, by their numbers."""
-    taking = [number for number, tunnel in enumerate(packets.tunnels) if overhead_of(tunnel) > 0]
-    if not taking:
+    def __init__(self, packets: Packets, room: Room | None = None) -> None:
+        self._tunnels = packets.tunnels
+        self._ways: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
+        """(source, target) -> tunnels that take bytes, by number, and hashes of the link-layer addresses they came with."""
+        taking = [number for number, tunnel in enumerate(packets.tunnels) if overhead_of(tunnel) > 0]
+        for part in windows(len(packets) if taking else 0, room):
+            rows = part.start + np.flatnonzero(np.isin(packets.tunnel[part], taking))
+            columns = (packets.src[rows], packets.dst[rows], packets.tunnel[rows], packets.link_hash[rows])
+            for src, dst, *way in np.unique(np.stack(columns, axis=1).astype(np.int64), axis=0).tolist():
+                self._ways[src, dst].add((way[0], way[1]))
+
+    def of(self, tcp: TcpTables, flow: int) -> Enclosure | None:
+        """The tunnel between the two hosts of a flow; the one with most headers when there are several, None when there is none."""
+        return self.between(int(tcp.flows.client[flow]), int(tcp.flows.server[flow]))
+
+    def between(self, one: int, other: int) -> Enclosure | None:
+        """The same for two addresses, by their numbers."""
+        forth, back = self._ways.get((one, other), set()), self._ways.get((other, one), set())
+        numbers = {number for number, _ in forth | back}
+        for number in sorted(numbers, key=lambda n: (-overhead_of(self._tunnels[n]), n)):
+            if not self._mirrored(number, forth, back):
+                tunnel = self._tunnels[number]
+                return Enclosure(name_of(tunnel), overhead_of(tunnel))
         return None
-    rows = np.flatnonzero(np.isin(packets.tunnel, taking))
-    forth = rows[(packets.src[rows] == one) & (packets.dst[rows] == other)]
-    back = rows[(packets.src[rows] == other) & (packets.dst[rows] == one)]
-    numbers = np.unique(packets.tunnel[np.concatenate([forth, back])]).tolist()
-    for number in sorted(numbers, key=lambda n: (-overhead_of(packets.tunnels[n]), n)):
-        if not _mirrored(packets, number, forth, back):
-            tunnel = packets.tunnels[number]
-            return Enclosure(name_of(tunnel), overhead_of(tunnel))
-    return None
+
+    def _mirrored(self, number: int, forth: set[tuple[int, int]], back: set[tuple[int, int]]) -> bool:
+        """Was this traffic only copied to an analyser? Then both directions arrive from the same sender over the same link."""
+        if _MIRRORS & {label.partition(" ")[0] for label in self._tunnels[number].path}:
+            return True
+        return any(tunnel == number and link > 0 for tunnel, link in forth & back)
 
 
 def reported_outside(packets: Packets) -> int | None:
@@ -117,15 +136,6 @@ def explained_mtu(mtu: int, quoted_overhead_len: int, tunnel: Enclosure | None) 
     if tunnel is None or mtu + tunnel.overhead_len not in _LINK_MTUS:
         return ""
     return f" (path MTU {mtu + tunnel.overhead_len:,} less {tunnel.overhead_len} bytes {tunnel.name}, for the inner packets)"
-
-
-def _mirrored(packets: Packets, number: int, forth: Rows, back: Rows) -> bool:
-    """Was this traffic only copied to an analyser? Then both directions arrive from the same sender over the same link."""
-    if _MIRRORS & {label.partition(" ")[0] for label in packets.tunnels[number].path}:
-        return True
-    links: list[I64] = [np.unique(packets.link_hash[rows[packets.tunnel[rows] == number]]).astype(np.int64) for rows in (forth, back)]
-    shared = np.intersect1d(links[0], links[1])
-    return bool((shared > 0).any())
 
 
 def overhead_of(tunnel: Tunnel) -> int:

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcapdiag.columns import I32, I64, NEVER, Bools
-from pcapdiag.flows.pieces import first_ack, key, time_of
+from pcapdiag.flows.pieces import first_ack, first_seen, key, time_of
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.sends import sends_of
 from pcapdiag.flows.table import Kind, TcpTables
-from pcapdiag.packets.table import Packets
+from pcapdiag.packets.table import TCP, Packets
+from pcapdiag.spool import rows_where
 
 _LEAST_HOLE_LEN = 500
 """Missing bytes below the least MSS a host must accept (536) were no full-sized packet."""
+_LOOKED_AT = 1 << 10
+"""Rows here and there in the tables that are looked at before pages are given back."""
 _LEAST_NS = 600_000_000
 """Three transmissions at the least timer: 200 and 400 ms apart."""
 
@@ -77,8 +80,17 @@ def _host_rows(tcp: TcpTables, fd: int, from_ns: int, until_ns: int) -> I64:
     source, target = ends if direction == 0 else ends[::-1]
     along = (flows.client == source) & (flows.server == target)
     against = (flows.client == target) & (flows.server == source)
-    wanted: Bools = np.where(seg.direction == 0, along[seg.flow], against[seg.flow])
-    return np.flatnonzero(wanted & (seg.ts_ns >= from_ns) & (seg.ts_ns <= until_ns))
+    near = (along | against) & (flows.proto == TCP) & (flows.first_ns <= until_ns) & (flows.last_ns >= from_ns)
+    rows = [np.empty(0, np.intp)]
+    for other in np.flatnonzero(near).tolist():
+        begin, stop = int(flows.begin[other]), int(flows.stop[other])
+        low, high = (begin + int(at) for at in np.searchsorted(seg.ts_ns[begin:stop], [from_ns, until_ns + 1]))
+        mine = np.zeros(high - low, np.bool_)
+        for way, holds in ((0, along), (1, against)):
+            if holds[other]:
+                mine |= seg.direction[low:high] == way
+        rows.append(low + np.flatnonzero(mine))
+    return np.concatenate(rows)
 
 
 def _at_sender(packets: Packets, tcp: TcpTables) -> Iterator[Oversize]:
@@ -153,23 +165,15 @@ def _sacked_above(tcp: TcpTables, fd: int, offset: int, start: int, end: int) ->
 def _at_receiver(packets: Packets, tcp: TcpTables) -> Iterator[Oversize]:
     """Bytes proven sent that never came: packets speak of a sequence beyond them, or a short tail lies above the hole."""
     seg = tcp.segments
-    beyond = np.flatnonzero((seg.gap_len >= _LEAST_HOLE_LEN) & (seg.ack >= 0))
+    beyond = rows_where(len(seg), lambda part: (seg.gap_len[part] >= _LEAST_HOLE_LEN) & (seg.ack[part] >= 0), tcp.room)
+    beyond = beyond[rows_where(len(beyond), lambda part: _lasting(tcp, beyond[part]), tcp.room, _LOOKED_AT)]
     fds = 2 * seg.flow[beyond].astype(np.int64) + seg.direction[beyond]
-    holes = seg.seq[beyond] - seg.gap_len[beyond]
-    # A filtered capture shows such holes everywhere; a receiver that misses bytes says so, or the sender speaks of them.
-    spoken = (seg.payload_len[beyond] == 0) | np.isin(fds, tcp.sacked.fd)
-    both = np.isin(fds ^ 1, 2 * seg.flow.astype(np.int64) + seg.direction)
-    lasting = _filled_ns(tcp, fds, holes) - seg.ts_ns[beyond] >= _LEAST_NS
-    # What the receiver acknowledged it has: only the capture does not.
-    lasting &= first_ack(tcp.acks, fds, holes) == len(tcp.acks)
-    lasting &= spoken & both & (tcp.flows.syn_count[seg.flow[beyond]] + tcp.flows.syn_ack_count[seg.flow[beyond]] > 0)
-    beyond, fds = beyond[lasting], fds[lasting]
     for fd in np.unique(fds).tolist():
         flow = fd // 2
         hints = beyond[fds == fd]
         hint = int(hints[0])
         hole = int(seg.seq[hint] - seg.gap_len[hint])
-        filled = int(_filled_ns(tcp, np.array([fd]), np.array([hole]))[0])
+        filled = int(first_seen(tcp.pieces, np.array([fd]), np.array([hole]))[0])
         end = _end_of(tcp, flow) if filled >= NEVER else filled
         start = int(seg.ts_ns[hint])
         before = _host_rows(tcp, fd, int(tcp.flows.first_ns[flow]), end)
@@ -190,14 +194,20 @@ def _at_receiver(packets: Packets, tcp: TcpTables) -> Iterator[Oversize]:
         )  # fmt: skip
 
 
-def _filled_ns(tcp: TcpTables, fd: I64, offset: I64) -> I64:
-    """When the byte at each offset was first seen; NEVER."""
-    pieces = tcp.pieces
-    if not len(pieces):
-        return np.full(len(fd), NEVER)
-    row = np.searchsorted(key(pieces.fd, pieces.start), key(fd, offset), side="right") - 1
-    inside = (row >= 0) & (pieces.fd[np.maximum(row, 0)] == fd) & (pieces.stop[np.maximum(row, 0)] > offset)
-    return np.where(inside, pieces.ts_ns[np.maximum(row, 0)], NEVER)
+def _lasting(tcp: TcpTables, beyond: I64) -> Bools:
+    """Of rows of Segments behind a hole: does it last, and is it no mere gap of the capture?"""
+    seg, flows = tcp.segments, tcp.flows
+    flow = seg.flow[beyond]
+    fds = 2 * flow.astype(np.int64) + seg.direction[beyond]
+    holes = seg.seq[beyond] - seg.gap_len[beyond]
+    # A filtered capture shows such holes everywhere; a receiver that misses bytes says so, or the sender speaks of them.
+    named = np.searchsorted(tcp.sacked.fd, fds, side="right") > np.searchsorted(tcp.sacked.fd, fds)
+    lasting = (seg.payload_len[beyond] == 0) | named
+    lasting &= (tcp.tallies.packet_count[fds ^ 1] > 0) & (flows.syn_count[flow] + flows.syn_ack_count[flow] > 0)
+    lasting &= first_seen(tcp.pieces, fds, holes) - seg.ts_ns[beyond] >= _LEAST_NS
+    # What the receiver acknowledged it has: only the capture does not.
+    unheard: Bools = first_ack(tcp.acks, fds, holes) == len(tcp.acks)
+    return lasting & unheard
 
 
 def _end_of(tcp: TcpTables, flow: int) -> int:

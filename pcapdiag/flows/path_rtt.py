@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pcapdiag.columns import I64, NEVER, Bools, Rows
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Kind, TcpTables, Vantage
+from pcapdiag.spool import Spool, rows_by_number, windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,41 +82,55 @@ def histories(tcp: TcpTables, *, samples: int = NEEDED) -> Iterator[History]:
 
     Handshakes without resends count (their ACKs are never delayed); samples follow Karn's rule (RFC 6298 section 3).
     """
-    sent_ns, rtt_ns, flow, direction, segment = _samples(tcp)
-    far = direction == CLIENT_TO_SERVER
-    vantage = tcp.flows.vantage[flow]
-    outside = np.where(far, vantage != Vantage.SERVER, vantage != Vantage.CLIENT) & (vantage != Vantage.LOCAL)
+    if not len(tcp.flows):
+        return
     hosts = (tcp.flows.client.astype(np.int64) << 32) | tcp.flows.server
-    key = np.where(outside, 2 * np.unique(hosts, return_inverse=True)[1][flow] + direction, -1) if len(flow) else flow
-    order = np.lexsort((sent_ns, key))
-    edges = [*np.flatnonzero(np.diff(key[order], prepend=-1)).tolist(), len(order)]
-    for begin, stop in pairwise(edges):
-        if stop - begin < samples:
+    pairs, pair_of_flow = np.unique(hosts, return_inverse=True)
+    found = _samples(tcp, 2 * pair_of_flow.reshape(-1).astype(np.int64))
+    half_of, counts = found["half"], np.zeros(2 * len(pairs), np.int64)
+    for part in windows(len(half_of), tcp.room):
+        counts += np.bincount(half_of[part], minlength=len(counts))
+    counts[counts < samples] = 0
+    order = rows_by_number(half_of, counts, tcp.room)
+    for half, (begin, stop) in enumerate(pairwise(np.cumsum([0, *counts.tolist()]).tolist())):
+        if begin == stop:
             continue
         rows = order[begin:stop]
-        first = int(flow[rows[0]])
+        rows = rows[np.argsort(found["sent_ns"][rows], kind="stable")]
+        first = int(found["flow"][rows[0]])
         yield History(
-            client=int(tcp.flows.client[first]), server=int(tcp.flows.server[first]), direction=int(direction[rows[0]]),
-            sent_ns=sent_ns[rows], rtt_ns=rtt_ns[rows], flow=flow[rows], segment=segment[rows], flows=np.flatnonzero(hosts == hosts[first]),
+            client=int(tcp.flows.client[first]), server=int(tcp.flows.server[first]), direction=half & 1,
+            sent_ns=found["sent_ns"][rows], rtt_ns=found["rtt_ns"][rows], flow=found["flow"][rows].astype(np.int64),
+            segment=found["segment"][rows], flows=np.flatnonzero(hosts == hosts[first]),
         )  # fmt: skip
+        if tcp.room is not None:
+            tcp.room.release()
 
 
-def _samples(tcp: TcpTables) -> tuple[I64, I64, I64, I64, I64]:
-    """Time sent, round trip, flow, direction of the measured packet and row of its ACK, of every sample there is."""
+def _samples(tcp: TcpTables, half_of_flow: I64) -> dict[str, NDArray[Any]]:
+    """Every sample there is of halves outside the capturing host: which half, time sent, round trip, flow, and row of its ACK."""
     segments, flows = tcp.segments, tcp.flows
-    rows = np.flatnonzero(segments.rtt_ns >= 0)
-    parts: list[tuple[NDArray[np.generic], ...]] = [
-        (segments.ts_ns[rows] - segments.rtt_ns[rows], segments.rtt_ns[rows], segments.flow[rows], 1 - segments.direction[rows], rows)
-    ]
+    spool = Spool(tcp.room)
+
+    def add(flow: NDArray[Any], direction: NDArray[Any], sent_ns: I64, rtt_ns: I64, segment: Rows) -> None:
+        vantage = flows.vantage[flow]
+        outside = np.where(direction == CLIENT_TO_SERVER, vantage != Vantage.SERVER, vantage != Vantage.CLIENT) & (vantage != Vantage.LOCAL)
+        half = (half_of_flow[flow] + direction).astype(np.int32)
+        columns = {"half": half, "sent_ns": sent_ns, "rtt_ns": rtt_ns, "flow": flow.astype(np.int32), "segment": segment}
+        spool.append({name: column[outside] for name, column in columns.items()})
+
+    for part in windows(len(segments), tcp.room):
+        rows = part.start + np.flatnonzero(segments.rtt_ns[part] >= 0)
+        rtt_ns = segments.rtt_ns[rows]
+        add(segments.flow[rows], 1 - segments.direction[rows], segments.ts_ns[rows] - rtt_ns, rtt_ns, rows)
     for direction, rtt_ns, at_ns in (
         (CLIENT_TO_SERVER, flows.far_rtt_ns, flows.syn_ack_ns),
         (SERVER_TO_CLIENT, flows.near_rtt_ns, flows.established_ns),
     ):
         shaken = np.flatnonzero((rtt_ns >= 0) & (at_ns < NEVER))
         same, none = np.full(len(shaken), direction), np.full(len(shaken), -1)
-        parts.append((at_ns[shaken] - rtt_ns[shaken], rtt_ns[shaken], shaken, same, none))
-    sent_ns, rtt, flow, towards, row = (np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True))
-    return sent_ns, rtt, flow, towards, row
+        add(shaken, same, at_ns[shaken] - rtt_ns[shaken], rtt_ns[shaken], none)
+    return spool.finish()
 
 
 def _steps(sent_ns: I64, rtt_ns: I64, least_ns: int, share: float) -> list[int]:

@@ -9,6 +9,7 @@ import numpy as np
 from pcapdiag.columns import I64, NEVER, Bools
 from pcapdiag.flows.segmented import LOWEST, group_starts, running_max, shifted
 from pcapdiag.flows.table import Acks, Gaps, Kind, Pieces
+from pcapdiag.flows.within import search_within
 
 if TYPE_CHECKING:
     from pcapdiag.flows.sequence import Sequence
@@ -59,11 +60,20 @@ def advances(sequence: Sequence, ts_ns: I64, segment: I64) -> tuple[Acks, I64]:
 
 def first_ack(acks: Acks, fd: I64, offset: I64) -> I64:
     """Row in acks of the first one that covers the byte AT offset; len(acks) when there is none."""
-    row = np.searchsorted(key(acks.fd, acks.offset), key(fd, offset), side="right")
-    valid = row < len(acks)
-    same = np.zeros(len(row), np.bool_)
-    same[valid] = acks.fd[row[valid]] == fd[valid]
-    return np.where(same, row, len(acks))
+    begin, stop = np.searchsorted(acks.fd, fd), np.searchsorted(acks.fd, fd, side="right")
+    row = search_within(acks.offset, begin, stop, offset, right=True)
+    return np.where(row < stop, row, len(acks))
+
+
+def first_seen(pieces: Pieces, fd: I64, offset: I64) -> I64:
+    """When the byte AT each offset was first seen; NEVER."""
+    begin, stop = np.searchsorted(pieces.fd, fd), np.searchsorted(pieces.fd, fd, side="right")
+    row = search_within(pieces.start, begin, stop, offset, right=True) - 1
+    times = np.full(len(row), NEVER)
+    inside = np.flatnonzero(row >= begin)
+    inside = inside[pieces.stop[row[inside]] > offset[inside]]
+    times[inside] = pieces.ts_ns[row[inside]]
+    return times
 
 
 def time_of(acks: Acks, rows: I64) -> I64:

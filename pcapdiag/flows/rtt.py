@@ -12,6 +12,8 @@ from pcapdiag.flows.within import least_within, search_within
 
 _NEAR_NS = 1_000_000_000
 """A sample further than this from the moment asked about does not speak for it (RFC 6298 asks for fresh samples)."""
+_HELD = 256
+"""Halves of flows that are looked at before the pages of their packets are given back."""
 _AROUND_NS = 100_000_000
 """Samples this close compete, and the least of them wins: it carries no delayed ACK (RFC 1122 section 4.2.3.2)."""
 
@@ -93,6 +95,8 @@ class RoundTrips:
     def _half(self, flow: int, direction: int) -> Samples:
         found = self._cache.get((flow, direction))
         if found is None:
+            if len(self._cache) % _HELD == _HELD - 1 and self._tcp.room is not None:
+                self._tcp.room.release()
             found = self._cache[flow, direction] = self._collect(flow, direction)
         return found
 

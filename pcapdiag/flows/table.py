@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pcapdiag.columns import I8, I32, I64, U8, U16, Bools, Col, Table
 from pcapdiag.flows.resend_table import Resends
+
+if TYPE_CHECKING:
+    from pcapdiag.spool import Room
 
 CLIENT_TO_SERVER, SERVER_TO_CLIENT = 0, 1
 
@@ -349,6 +352,8 @@ class TcpTables:
     """Flow id of each row of Packets; -1: belongs to none, is a copy, or was seen on the farther leg of a translated connection."""
     legs: NatLegs
     """Connections seen on both sides of an address translator."""
+    room: Room | None = None
+    """Where the tables lie; None: in memory."""
     aside: I64
     """Rows of Packets set aside, in ascending order: copies, and packets of the farther legs."""
     vantages: tuple[VantageOpinion, ...]

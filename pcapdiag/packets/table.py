@@ -13,7 +13,7 @@ from pcapdiag.columns import I8, I32, I64, U8, U16, U32, Bools, Col, Table
 from pcapdiag.spool import windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pcapdiag.spool import Room
 
@@ -143,6 +143,13 @@ class Packets(Table):
         edges = [(int(times.min()), int(times.max())) for part in windows(rows.stop - rows.start, room)
                  if len(times := self.ts_ns[rows.start + part.start : rows.start + part.stop])]  # fmt: skip
         return min(low for low, _ in edges), max(high for _, high in edges)
+
+    def rows_of(self, capture: int, frames: Sequence[int]) -> list[int]:
+        """The rows of some frames of one capture, ascending; frames that have none are left out."""
+        begin, stop = np.searchsorted(self.capture, [capture, capture + 1]).tolist()
+        wanted = sorted(set(frames))
+        at = (begin + np.searchsorted(self.frame[begin:stop], wanted)).tolist()
+        return [row for row, frame in zip(at, wanted, strict=True) if row < stop and int(self.frame[row]) == frame]
 
     def captures(self, room: Room | None = None) -> Iterator[slice]:
         """The rows of each capture that has some."""
