@@ -80,8 +80,8 @@ def diagnose(
     failures: Sequence[Failure] = (),
 ) -> Diagnosis:
     """Steps 6 and 7: Trace -> Diagnosis."""
-    crashed = list(failures)
-    signs = see(trace, detectors, options.limits, crashed) + see_across(trace, detectors, options.limits, crashed)
+    crashed, jobs = list(failures), options.jobs or available_cores()
+    signs = see(trace, detectors, options.limits, crashed, jobs=jobs) + see_across(trace, detectors, options.limits, crashed)
     signs = place_signs(signs, trace)
-    ledger = keep_ledger(trace, signs, jobs=options.jobs or available_cores())
-    return replace(place_findings(conclude(trace, ledger, signs, detectors, crashed), signs), notes=trace.notes)
+    ledger = keep_ledger(trace, signs, jobs=jobs)
+    return replace(place_findings(conclude(trace, ledger, signs, detectors, crashed), signs), notes=trace.notes, jobs=jobs)

@@ -49,6 +49,14 @@ class Tables:
     pair: Pair | None = None
     """What two captures of one path say together; None unless they were given as a pair."""
 
+    room: Room | None = None
+    """Where tables lie that do not fit into memory."""
+
+    def release(self) -> None:
+        """Gives back the pages of tables that lie in files: between two that look at all of them."""
+        if self.room is not None:
+            self.room.release()
+
     @property
     def files(self) -> tuple[tuple[int, Capture], ...]:
         """Every file read, with the index of its capture: most captures are one file."""
@@ -76,13 +84,6 @@ class Trace(Tables):
     tcp: TcpTables
     h2: H2Log
     streams: Streams
-    room: Room | None = None
-
-    def release(self) -> None:
-        """Gives back the pages of tables that lie in files: between two that look at all of them."""
-        if self.room is not None:
-            self.room.release()
-
     def paced(self, items: Iterable[_Item]) -> Iterator[_Item]:
         """The items, with pages given back now and then: for loops that look here and there in the tables."""
         for number, item in enumerate(items, 1):

@@ -98,7 +98,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         if share.stall_ns < LIMITS.ns("material"):  # what other causes left over of a pause that was theirs
             continue
         proof = _proof(share, signs)
-        longest = max(share.intervals, key=lambda interval: (interval[2] - interval[1], -interval[1]))
+        longest = share.intervals[int(np.lexsort((share.intervals.start_ns, -share.intervals.duration_ns))[0])]
         gaps, count = len(share.intervals), len(share.exchanges)
         yield Conclusion(
             code=INTER_TOKEN_GAP.code, kind=FindingKind.CAUSE, stall_ns=share.stall_ns, intervals=share.intervals,

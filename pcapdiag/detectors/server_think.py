@@ -22,16 +22,14 @@ or a priority tier.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from heapq import nsmallest
-from statistics import median
 
 import numpy as np
 
 from pcapdiag.columns import NEVER
-from pcapdiag.exchanges.table import Exchange, Protocol
+from pcapdiag.exchanges.table import CODES, Exchange, Protocol
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits, shares
+from pcapdiag.findings.intervals import Intervals
 from pcapdiag.findings.shares import Share
 from pcapdiag.flows.table import Vantage
 from pcapdiag.stalls.ledger import Ledger
@@ -48,44 +46,45 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
     for share in shares(ledger, SERVER_THINK.code, tables):
         if share.stall_ns < LIMITS.ns("material"):
             continue
-        spent: dict[int, int] = defaultdict(int)
-        for exchange, start, end in share.intervals:
-            spent[exchange] += end - start
+        turns = share.intervals
+        owners, owner = np.unique(turns.exchange, return_inverse=True)
+        spent_ns = np.zeros(len(owners), np.int64)
+        np.add.at(spent_ns, owner, turns.duration_ns)
         # In a protocol we cannot read (a shell, a subscription) silence may be a person's or nobody's: no stall of the server.
-        owners = np.array(share.exchanges)
-        known = set(owners[~tables.exchanges.is_any(Protocol.OTHER)[owners]].tolist())
-        stalls = tuple(one for one in share.intervals if one[0] in known and one[2] - one[1] >= ledger.trigger_ns[one[0]])
-        slowest = min(spent, key=lambda exchange: (-spent[exchange], exchange))
+        read = tables.exchanges.protocol[turns.exchange] != CODES[Protocol.OTHER]
+        stalls = turns.where(read & (turns.duration_ns >= ledger.trigger_ns[turns.exchange]))
+        slowest_first = np.lexsort((owners, -spent_ns))
+        slowest, longest_ns = int(owners[slowest_first[0]]), int(spent_ns[slowest_first[0]])
         row = tables.exchanges[slowest]
-        count = len(spent)
-        typical = round(median(spent.values()) / 1e9, 6)
+        count = len(owners)
+        typical = round(float(np.median(spent_ns)) / 1e9, 6)
         yield Conclusion(
             code=SERVER_THINK.code, kind=FindingKind.CAUSE, stall_ns=share.stall_ns, intervals=stalls,
-            confidence=_confidence(share, tables), exchanges=tuple(sorted({one[0] for one in stalls})) or share.exchanges,
-            flows=share.flows,
-            frames=_frames(share, nsmallest(SHOWN, spent, key=lambda exchange: (-spent[exchange], exchange)), tables),
+            confidence=_confidence(share, tables), exchanges=tuple(np.unique(stalls.exchange).tolist()) or share.exchanges,
+            flows=share.flows, frames=_frames(turns, owners[slowest_first[:SHOWN]].tolist(), tables),
             summary=f"{share.server} worked {share.stall_ns / 1e9:.2f} s on {count} {'request' if count == 1 else 'requests'} of "
-            f"{share.client}: {typical:.3f} s in the median, {spent[slowest] / 1e9:.3f} s at most ({row.name})",
+            f"{share.client}: {typical:.3f} s in the median, {longest_ns / 1e9:.3f} s at most ({row.name})",
             contrast=_contrast(row),
             details={
-                "requests": count, "median_s": typical, "longest_s": round(spent[slowest] / 1e9, 6), "longest_exchange": slowest,
-                "inferred": bool(tables.exchanges.inferred[owners].all()),
+                "requests": count, "median_s": typical, "longest_s": round(longest_ns / 1e9, 6), "longest_exchange": slowest,
+                "inferred": bool(tables.exchanges.inferred[np.array(share.exchanges)].all()),
             },
         )  # fmt: skip
 
 
 def _confidence(share: Share, tables: Tables) -> Confidence:
     """That of the kind of evidence behind most of the seconds."""
-    flows, weight = tables.flows, defaultdict[tuple[int, bool, bool, bool, bool], int](int)
-    owner, start, end = np.array(share.intervals).T
-    flow, exchanges = tables.exchanges.flow[owner], tables.exchanges
+    flows, exchanges, owner = tables.flows, tables.exchanges, share.intervals.exchange
+    flow = exchanges.flow[owner]
     facts = (
         flows.vantage[flow], exchanges.request_acked_ns[owner] < NEVER, exchanges.inferred[owner], flows.timestamps[flow],
         flows.one_way[flow],
     )  # fmt: skip
-    for spent_ns, vantage, *kind in zip((end - start).tolist(), *(column.tolist() for column in facts), strict=True):
-        weight[vantage, *kind] += spent_ns
-    vantage, acknowledged, inferred, stamped, one_way = max(weight, key=lambda kind: (weight[kind], kind))
+    kinds, kind = np.unique(np.stack(facts, axis=1).astype(np.int64), axis=0, return_inverse=True)
+    weight = np.zeros(len(kinds), np.int64)
+    np.add.at(weight, kind.reshape(-1), share.intervals.duration_ns)
+    most = int(np.flatnonzero(weight == weight.max())[-1])  # they ascend: of equals the last
+    vantage, acknowledged, inferred, stamped, one_way = kinds[most].tolist()
     if vantage == Vantage.SERVER:
         sure = Confidence(0.95, ("seen at the server: request in, response out",))
     elif acknowledged and stamped:
@@ -107,12 +106,13 @@ def _contrast(row: Exchange) -> str:
     return "a lost request or response shows in bytes missing or sent twice; such time is counted elsewhere, not here"
 
 
-def _frames(share: Share, exchanges: Sequence[int], tables: Tables) -> tuple[Frame, ...]:
+def _frames(turns: Intervals, exchanges: Sequence[int], tables: Tables) -> tuple[Frame, ...]:
     """The packets between which the server had the turn, by time."""
     found: dict[tuple[int, int], Frame] = {}
     for exchange in exchanges:
         row = tables.exchanges[exchange]
-        _, start, _ = max((i for i in share.intervals if i[0] == exchange), key=lambda interval: interval[2] - interval[1])
+        mine = turns.where(turns.exchange == exchange)
+        start = int(mine.start_ns[np.argmax(mine.duration_ns)])
         # The landmarks hold each packet once: a request of one packet is its first and its last.
         last = 0 if row.request_start_ns == row.request_end_ns else 1
         if start < row.first_byte_ns:

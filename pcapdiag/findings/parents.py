@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from pcapdiag.findings.intervals import Intervals
 from pcapdiag.findings.types import FindingKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pcapdiag.findings.reach import Intervals, Reach
+    from pcapdiag.columns import I64
+    from pcapdiag.findings.reach import Reach
     from pcapdiag.findings.types import Conclusion
     from pcapdiag.trace import Tables
 
@@ -101,9 +104,9 @@ def _may_cause(parent: Conclusion, codes: tuple[str, ...]) -> bool:
 
 def _nearness(child: Reach, parent: Reach) -> int | None:
     """0 shared exchange, 1 shared flow, 2 shared server, 3 the client of a fault towards several servers; None apart."""
-    if child.roots & parent.roots:
+    if _share(child.roots, parent.roots):
         return 0
-    if child.flows & parent.flows:
+    if _share(child.flows, parent.flows):
         return 1
     if child.server_hosts & parent.server_hosts:
         return 2
@@ -113,46 +116,50 @@ def _nearness(child: Reach, parent: Reach) -> int | None:
     return None
 
 
+def _share(one: I64, other: I64) -> bool:
+    """Have two ascending columns a number in common?"""
+    few, many = sorted((one, other), key=len)
+    at = np.searchsorted(many, few)
+    return bool((many[np.minimum(at, len(many) - 1)] == few).any()) if len(few) else False
+
+
 def _starts(child: Conclusion, tables: Tables) -> Intervals:
     """When a symptom shows; one without seconds of its own shows where its exchanges end."""
-    if child.intervals:
-        return child.intervals
-    ends = tables.exchanges.end_ns[list(child.exchanges)].tolist()
-    return tuple((exchange, end, end) for exchange, end in zip(child.exchanges, ends, strict=True))
+    if len(child.intervals):
+        return Intervals.of(child.intervals)
+    rows = np.array(child.exchanges, np.int64)
+    ends = tables.exchanges.end_ns[rows]
+    return Intervals.of_columns(rows, ends, ends)
 
 
-def _windows(parent: Conclusion, tables: Tables) -> list[tuple[int, int]]:
-    """When a cause was at work; one without seconds of its own, during the whole of its exchanges."""
-    if parent.intervals:
-        return [(start, end) for _, start, end in parent.intervals]
-    rows = list(parent.exchanges)
-    return list(zip(tables.exchanges.start_ns[rows].tolist(), tables.exchanges.end_ns[rows].tolist(), strict=True))
+def _windows(parent: Conclusion, tables: Tables) -> tuple[I64, I64]:
+    """When a cause was at work (begins and ends); one without seconds of its own, during the whole of its exchanges."""
+    if len(parent.intervals):
+        own = Intervals.of(parent.intervals)
+        return own.start_ns, own.end_ns
+    rows = np.array(parent.exchanges, np.int64)
+    return tables.exchanges.start_ns[rows], tables.exchanges.end_ns[rows]
 
 
-def _in_time(starts: Intervals, windows: list[tuple[int, int]]) -> bool:
+def _in_time(starts: Intervals, windows: tuple[I64, I64]) -> bool:
     """Do the intervals that begin within a window, or an RTO behind it, make up at least half of the time (or number)?"""
-    begins, ends = _spans(windows)
-    total = inside = 0
-    for _, start, end in starts:
-        weight = end - start or 1
-        total += weight
-        span = bisect_right(begins, start) - 1
-        if span >= 0 and start <= ends[span]:
-            inside += weight
-    return bool(total) and 2 * inside >= total
+    begins, ends = _spans(*windows)
+    if not len(starts) or not len(begins):
+        return False
+    weight = np.maximum(starts.duration_ns, 1)
+    span = np.searchsorted(begins, starts.start_ns, side="right") - 1
+    inside = (span >= 0) & (starts.start_ns <= ends[np.maximum(span, 0)])
+    return 2 * int(weight[inside].sum()) >= int(weight.sum())
 
 
-def _spans(windows: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
-    """Begins and ends of the windows, each an RTO longer, merged where they overlap."""
-    begins: list[int] = []
-    ends: list[int] = []
-    for begin, end in sorted(windows):
-        if ends and begin <= ends[-1]:
-            ends[-1] = max(ends[-1], end + RTO_ESTIMATE_NS)
-        else:
-            begins.append(begin)
-            ends.append(end + RTO_ESTIMATE_NS)
-    return begins, ends
+def _spans(begin: I64, end: I64) -> tuple[I64, I64]:
+    """Begins and ends of windows, each an RTO longer, merged where they overlap."""
+    order = np.lexsort((end, begin))
+    begin, reach = begin[order], np.maximum.accumulate(end[order] + RTO_ESTIMATE_NS)
+    first = np.ones(len(begin), np.bool_)
+    first[1:] = begin[1:] > reach[:-1]
+    starts = np.flatnonzero(first)
+    return begin[starts], reach[np.append(starts[1:], len(begin))[: len(starts)] - 1]
 
 
 def _descends(finding: int, ancestor: int, causes: Mapping[int, int]) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pcapdiag.exchanges.table import PROTOCOLS
+from pcapdiag.findings.intervals import Intervals, joined
 from pcapdiag.findings.parents import PARENTS, find_parents
 from pcapdiag.findings.reach import Clock
 from pcapdiag.findings.severity import severity_of
@@ -24,7 +25,7 @@ from pcapdiag.findings.types import Domain, Finding, FindingKind, Score, Severit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pcapdiag.findings.reach import Intervals, Reach
+    from pcapdiag.findings.reach import Reach
     from pcapdiag.findings.types import Conclusion, Detector
     from pcapdiag.flows.table import Quality
     from pcapdiag.stalls.ledger import Ledger
@@ -112,7 +113,7 @@ def _merged(conclusions: Iterable[Conclusion], by_code: Mapping[str, Detector], 
 
 def _place(conclusion: Conclusion) -> tuple[Intervals, tuple[tuple[int, int], ...], str]:
     """Where a conclusion stands among its likes, whatever order the detectors ran in."""
-    return conclusion.intervals, tuple((frame.capture, frame.number) for frame in conclusion.frames), conclusion.summary
+    return Intervals.of(conclusion.intervals), tuple((frame.capture, frame.number) for frame in conclusion.frames), conclusion.summary
 
 
 def _one(members: list[Conclusion]) -> Conclusion:
@@ -123,7 +124,7 @@ def _one(members: list[Conclusion]) -> Conclusion:
     return replace(
         first,
         stall_ns=sum(one.stall_ns for one in members),
-        intervals=tuple(sorted({interval for one in members for interval in one.intervals})),
+        intervals=joined(Intervals.of(one.intervals) for one in members),
         at_least=any(one.at_least for one in members),
         exchanges=tuple(sorted({exchange for one in members for exchange in one.exchanges})),
         flows=tuple(sorted({flow for one in members for flow in one.flows})),
@@ -163,7 +164,7 @@ def _blast(reach: Reach) -> float:
 
 
 def _calls(reach: Reach, tables: Tables) -> tuple[int, ...]:
-    calls = np.unique(tables.calls.of_exchange[list(reach.roots)])
+    calls = np.unique(tables.calls.of_exchange[reach.roots])
     return tuple(calls[calls >= 0].tolist())
 
 
@@ -177,7 +178,7 @@ def _order(finding: Finding, reach: Reach) -> tuple[object, ...]:
 def _fingerprint(conclusion: Conclusion, reach: Reach, clock: Clock) -> str:
     """SHA-256 of what makes the fault the same fault in another capture: no times, no counts, no ephemeral port."""
     tables = clock.tables
-    roots, exchanges = list(reach.roots), tables.exchanges
+    roots, exchanges = reach.roots, tables.exchanges
     facts = (exchanges.facts[place] for place in np.unique(exchanges.fact[roots]).tolist())
     names = {str(name) for said in facts if (name := said.get("server_name"))}
     what = [

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from pcapdiag.findings.intervals import Intervals
 from pcapdiag.findings.summary import agents_of, per_agent_ns, roots_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from pcapdiag.columns import I64
+    from pcapdiag.findings.intervals import Interval
     from pcapdiag.findings.types import Conclusion
     from pcapdiag.stalls.ledger import Ledger
     from pcapdiag.trace import Tables
 
-Intervals = tuple[tuple[int, int, int], ...]
-"""(exchange id, start_ns, end_ns)."""
+_PORT_BITS: Final = 16
+_PORT_MASK: Final = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
     """Everything a conclusion hits."""
 
-    roots: frozenset[int]
-    """Exchanges that are part of no other."""
+    roots: I64
+    """Exchanges that are part of no other, ascending."""
     agents: frozenset[int]
-    flows: frozenset[int]
+    flows: I64
+    """Ascending."""
     servers: frozenset[tuple[int, int]]
     """(address, port)."""
     clients: frozenset[int]
@@ -60,33 +63,36 @@ class Clock:
 
     def reach(self, conclusion: Conclusion) -> Reach:
         """What it hits: by its exchanges, its intervals and its flows."""
-        hit = np.unique(np.array([*conclusion.exchanges, *(exchange for exchange, _, _ in conclusion.intervals)], np.int64))
+        intervals = Intervals.of(conclusion.intervals)
+        hit = np.union1d(np.array(conclusion.exchanges, np.int64), intervals.exchange)
         flows = np.union1d(np.array(conclusion.flows, np.int64), self.tables.exchanges.flow[hit])
         columns = self.tables.flows
-        starts = [start for _, start, _ in conclusion.intervals] or [frame.ts_ns for frame in conclusion.frames]
+        first_ns = int(intervals.start_ns.min()) if len(intervals) else min((frame.ts_ns for frame in conclusion.frames), default=None)
+        ends = np.unique((columns.server[flows].astype(np.int64) << _PORT_BITS) | columns.server_port[flows]).tolist()
         return Reach(
-            roots=frozenset(self.roots[hit].tolist()),
-            agents=frozenset(self.agents[hit].tolist()),
-            flows=frozenset(flows.tolist()),
-            servers=frozenset(zip(columns.server[flows].tolist(), columns.server_port[flows].tolist(), strict=True)),
-            clients=frozenset(columns.client[flows].tolist()),
-            start_ns=min(starts, default=None),
+            roots=np.unique(self.roots[hit]),
+            agents=frozenset(np.unique(self.agents[hit]).tolist()),
+            flows=flows,
+            servers=frozenset((end >> _PORT_BITS, end & _PORT_MASK) for end in ends),
+            clients=frozenset(np.unique(columns.client[flows]).tolist()),
+            start_ns=first_ns,
         )
 
-    def blocked_ns(self, intervals: Iterable[tuple[int, int, int]]) -> int:
+    def blocked_ns(self, intervals: Sequence[Interval]) -> int:
         """Union on the clock per agent, summed over agents."""
-        exchange, start_ns, end_ns = np.array(list(intervals), np.int64).reshape(-1, 3).T
-        return sum(per_agent_ns(self.agents[exchange], start_ns, end_ns).values())
+        rows = Intervals.of(intervals)
+        return sum(per_agent_ns(self.agents[rows.exchange], rows.start_ns, rows.end_ns).values())
 
-    def perceived_ns(self, intervals: Intervals) -> int:
+    def perceived_ns(self, intervals: Sequence[Interval]) -> int:
         """Time without new in-order bytes: every token stream's own silence, and the union of the rest per agent."""
-        exchange, start_ns, end_ns = np.array(intervals, np.int64).reshape(-1, 3).T
-        streamed = self.tables.exchanges.is_stream[exchange]
-        silent_ns = per_agent_ns(exchange[streamed], start_ns[streamed], end_ns[streamed])
-        rest_ns = per_agent_ns(self.agents[exchange[~streamed]], start_ns[~streamed], end_ns[~streamed])
+        rows, tables = Intervals.of(intervals), self.tables.exchanges
+        streamed = tables.is_stream[rows.exchange]
+        silent, rest = rows.where(streamed), rows.where(~streamed)
+        silent_ns = per_agent_ns(silent.exchange, silent.start_ns, silent.end_ns)
+        rest_ns = per_agent_ns(self.agents[rest.exchange], rest.start_ns, rest.end_ns)
         return sum(silent_ns.values()) + sum(rest_ns.values())
 
-    def wall_ns(self, exchanges: Iterable[int]) -> int:
+    def wall_ns(self, exchanges: I64) -> int:
         """Union on the clock of whole exchanges per agent, summed over agents."""
-        rows, table = np.array(list(exchanges), np.int64), self.tables.exchanges
-        return sum(per_agent_ns(self.agents[rows], table.start_ns[rows], table.end_ns[rows]).values())
+        table = self.tables.exchanges
+        return sum(per_agent_ns(self.agents[exchanges], table.start_ns[exchanges], table.end_ns[exchanges]).values())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pcapdiag.findings.rank import rank, verdict
 from pcapdiag.findings.types import Conclusion, Diagnosis, Failure
 from pcapdiag.findings.unseen import not_observable
+from pcapdiag.workers import spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,16 +20,27 @@ if TYPE_CHECKING:
     from pcapdiag.trace import Tables, Trace
 
 _Item = TypeVar("_Item")
+_WORTH_IT: Final = 1 << 17
+"""Packets from which it pays to start a process for detectors."""
 
 
-def see(trace: Trace, detectors: Sequence[Detector], overrides: Mapping[str, Mapping[str, float]], failures: list[Failure]) -> list[Sign]:
-    """The signs of one shard."""
+def see(
+    trace: Trace, detectors: Sequence[Detector], overrides: Mapping[str, Mapping[str, float]], failures: list[Failure], *, jobs: int = 1
+) -> list[Sign]:
+    """The signs of one shard, in the order of the detectors; of large captures `jobs` processes look for them."""
+
+    def seen(detector: Detector) -> tuple[list[Sign], list[Failure]]:
+        assert detector.signs is not None
+        failed: list[Failure] = []
+        found = _guarded(detector.code, partial(detector.signs, trace, _limits(detector, overrides)), failed)
+        trace.release()
+        return found, failed
+
     signs: list[Sign] = []
-    for detector in detectors:
-        if (find := detector.signs) is not None:
-            limits = _limits(detector, overrides)
-            signs += _guarded(detector.code, partial(find, trace, limits), failures)
-            trace.release()
+    seeing = [detector for detector in detectors if detector.signs is not None]
+    for found, failed in spread(seen, seeing, jobs if len(trace.packets) >= _WORTH_IT else 1):
+        signs += found
+        failures += failed
     return signs
 
 
@@ -52,6 +64,7 @@ def conclude(tables: Tables, ledger: Ledger, signs: Sequence[Sign], detectors: S
         by_code[sign.code].append(sign)
     for detector in detectors:
         conclusions += _guarded(detector.code, partial(detector.conclude, ledger, by_code[detector.code], tables), failures)
+        tables.release()
     findings = rank(conclusions, ledger, tables, detectors)
     return Diagnosis(
         tables=tables, ledger=ledger, findings=findings, verdict=verdict(findings, tables.quality),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from pcapdiag.exchanges.table import CODES, Outcome
+from pcapdiag.findings.intervals import Intervals
 from pcapdiag.findings.types import Domain, FindingKind, Severity
 from pcapdiag.stalls.sign import CLIENT_THINK, PROPAGATION, QUEUEING, Tier
 
@@ -29,7 +32,7 @@ FLOORS: Final[tuple[tuple[Severity, int, int], ...]] = (
 DOUBTFUL_BELOW: Final = 0.5
 """Confidence under which a finding stops at medium."""
 
-_FAILED = frozenset({CODES[Outcome.ERROR], CODES[Outcome.ABORTED]})
+_FAILED = [CODES[Outcome.ERROR], CODES[Outcome.ABORTED]]
 _WAITED_TOO_LONG = frozenset({"4", "408", "504", "524"})
 """Answers that say so: gRPC DEADLINE_EXCEEDED; HTTP 408 and 504 (RFC 9110 sections 15.5.9, 15.6.5), 524 of a CDN."""
 _BETWEEN = frozenset({PROPAGATION.code, QUEUEING.code, CLIENT_THINK.code})
@@ -59,14 +62,16 @@ def _by_cost(blocked_ns: int, wall_ns: int) -> Severity:
 
 def _failed_of_it(conclusion: Conclusion, detector: Detector, clock: Clock) -> bool:
     """Did an exchange fail because of it: as the outcome it names, or in the stall it owns?"""
-    hit = {*conclusion.exchanges, *(exchange for exchange, _, _ in conclusion.intervals)}
-    exchanges = clock.tables.exchanges
-    failed = [exchanges[exchange] for exchange in sorted(hit) if exchanges.outcome[exchange] in _FAILED]
+    owned, exchanges = np.unique(Intervals.of(conclusion.intervals).exchange), clock.tables.exchanges
+    hit = np.union1d(np.array(conclusion.exchanges, np.int64), owned)
+    failed = hit[np.isin(exchanges.outcome[hit], _FAILED)]
     if conclusion.kind is FindingKind.OUTCOME:
-        return bool(failed)
-    owned = {exchange for exchange, _, _ in conclusion.intervals}
+        return len(failed) > 0
     ends_flows = detector.label is not None and detector.label.tier in _NOTHING_MOVES
-    return any(_died_in(row, conclusion, clock) if row.id in owned else ends_flows for row in failed)
+    is_owned = np.isin(failed, owned)
+    if ends_flows and not is_owned.all():
+        return True
+    return any(_died_in(exchanges[row], conclusion, clock) for row in failed[is_owned].tolist())
 
 
 def _died_in(row: Exchange, conclusion: Conclusion, clock: Clock) -> bool:

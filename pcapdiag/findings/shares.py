@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pcapdiag.findings.intervals import Intervals
 from pcapdiag.findings.types import Conclusion, FindingKind
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ class Share:
     server: str
     """address:port."""
     stall_ns: int
-    intervals: tuple[tuple[int, int, int], ...]
-    """(exchange id, start_ns, end_ns)."""
+    intervals: Intervals
     exchanges: tuple[int, ...]
     flows: tuple[int, ...]
     signs: tuple[Sign, ...]
@@ -99,7 +99,7 @@ def _share(ledger: Ledger, rows: Rows, flow: I32, tables: Tables) -> Share:
     longest = np.lexsort((start_ns, start_ns - end_ns))[0]
     return Share(
         client=tables.addresses.text(int(tables.flows.client[flow[0]])), server=tables.server(int(flow[0])),
-        stall_ns=int((end_ns - start_ns).sum()), intervals=tuple(zip(owner.tolist(), start_ns.tolist(), end_ns.tolist(), strict=True)),
+        stall_ns=int((end_ns - start_ns).sum()), intervals=Intervals.of_columns(owner, start_ns, end_ns),
         exchanges=tuple(np.unique(owner).tolist()), flows=tuple(np.unique(flow).tolist()),
         signs=tuple(sorted(signs, key=lambda sign: (sign.start_ns, sign.end_ns))), longest=ledger.entry(int(rows[longest])),
         at_least=any(sign.at_least for sign in signs),

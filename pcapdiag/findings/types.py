@@ -8,6 +8,7 @@ from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pcapdiag.findings.intervals import Interval
     from pcapdiag.stalls.ledger import Ledger
     from pcapdiag.stalls.sign import Confidence, Frame, Label, Sign
     from pcapdiag.trace import Tables, Trace
@@ -108,7 +109,7 @@ class Conclusion:
     kind: FindingKind
     stall_ns: int = 0
     """Exchange-nanoseconds it owns in the ledger."""
-    intervals: tuple[tuple[int, int, int], ...] = ()
+    intervals: Sequence[Interval] = ()
     """(exchange id, start_ns, end_ns) of these, for unions per agent."""
     at_least: bool = False
     confidence: Confidence
@@ -216,3 +217,5 @@ class Diagnosis:
     """(capture, frame) -> tshark's own dissection; only with --dissect."""
     notes: tuple[str, ...] = ()
     """What was asked for and could not be had, and is no error: for stderr, never in a report."""
+    jobs: int = 1
+    """Processes that may share the work of writing a long report; its text does not depend on it."""

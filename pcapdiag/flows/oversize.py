@@ -206,8 +206,8 @@ def _lasting(tcp: TcpTables, beyond: I64) -> Bools:
     lasting &= (tcp.tallies.packet_count[fds ^ 1] > 0) & (flows.syn_count[flow] + flows.syn_ack_count[flow] > 0)
     lasting &= first_seen(tcp.pieces, fds, holes) - seg.ts_ns[beyond] >= _LEAST_NS
     # What the receiver acknowledged it has: only the capture does not.
-    unheard: Bools = first_ack(tcp.acks, fds, holes) == len(tcp.acks)
-    return lasting & unheard
+    result: Bools = lasting & (first_ack(tcp.acks, fds, holes) == len(tcp.acks))
+    return result
 
 
 def _end_of(tcp: TcpTables, flow: int) -> int:

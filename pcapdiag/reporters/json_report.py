@@ -14,7 +14,7 @@ from pcapdiag.findings import summarise
 from pcapdiag.losses import FRAME_LOSSES
 from pcapdiag.packets.table import address_text, endpoint_text
 from pcapdiag.reporters import between
-from pcapdiag.reporters.json_rows import call_lines, exchange_lines, flow_lines, seconds
+from pcapdiag.reporters.json_rows import LINE_END, call_lines, exchange_lines, flow_lines, seconds
 from pcapdiag.reporters.linktypes import link_type_name
 from pcapdiag.reporters.phrases import cited, distinct_count
 
@@ -80,7 +80,7 @@ def _rows(lines: Iterable[str]) -> Iterator[str]:
     before = "[\n    "
     for line in lines:
         yield before + line
-        before = ",\n    "
+        before = LINE_END
     yield "[]" if before.startswith("[") else "\n  ]"
 
 

@@ -18,6 +18,7 @@ from pcapdiag.findings.summary import NO_AGENT, NO_STALL, agents_of
 from pcapdiag.flows.segmented import group_starts
 from pcapdiag.flows.table import Vantage
 from pcapdiag.reporters.phrases import EVIDENCE_LIMIT, microseconds
+from pcapdiag.workers import MOST_ITEMS, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 4_096
 """Lines made at a time: Python's numbers are five times as large as the columns'."""
+LINE_END: Final = ",\n    "
+"""Between two rows of a table."""
 _NULL: Final = "null"
 _TRANSPORTS: Final = {6: "tcp", 17: "udp"}
 
@@ -43,69 +46,73 @@ def seconds(ns: int) -> float:
 def call_lines(tables: Tables) -> Iterator[str]:
     """One object per call."""
     calls = tables.calls
-    columns = (
-        calls.agent.tolist(),
-        _seconds(calls.start_ns - tables.start_ns),
-        _seconds(calls.end_ns - tables.start_ns),
-        calls.backoff.tolist(),
-        calls.outcome.tolist(),
-        calls.exchanges.begin[1:].tolist(),
-    )
-    attempts, begin = calls.exchanges.values.tolist(), 0
-    for number, (agent, start_s, end_s, backoff, outcome, stop) in enumerate(zip(*columns, strict=True)):
-        yield (
-            f'{{"id": {number}, "agent": {agent}, "exchanges": {attempts[begin:stop]}, "start_s": {start_s}, "end_s": {end_s}, '
-            f'"backoff": "{BACKOFFS[backoff]}", "outcome": "{OUTCOMES[outcome].value}"}}'
-        )
-        begin = stop
+    for begin in range(0, len(calls), _CHUNK):
+        some = slice(begin, begin + _CHUNK)
+        columns = (
+            calls.agent[some].tolist(), _seconds(calls.start_ns[some] - tables.start_ns), _seconds(calls.end_ns[some] - tables.start_ns),
+            calls.backoff[some].tolist(), calls.outcome[some].tolist(),
+        )  # fmt: skip
+        for number, (agent, start_s, end_s, backoff, outcome) in enumerate(zip(*columns, strict=True), begin):
+            yield (
+                f'{{"id": {number}, "agent": {agent}, "exchanges": {calls.exchanges[number].tolist()}, "start_s": {start_s}, '
+                f'"end_s": {end_s}, "backoff": "{BACKOFFS[backoff]}", "outcome": "{OUTCOMES[outcome].value}"}}'
+            )
 
 
 def exchange_lines(diagnosis: Diagnosis) -> Iterator[str]:
-    """One object per exchange."""
+    """One object per exchange: some thousand at a time, with what stands between two of them."""
     tables, ledger = diagnosis.tables, diagnosis.ledger
     exchanges = tables.exchanges
     texts, facts = _encoded(exchanges.texts), [_trace_id(facts.get("trace_id")) for facts in exchanges.facts]
     ends, agents = list(starmap(_ends, zip(*endpoints(tables), strict=True))), agents_of(tables)
-    shares, stalls = _Shares(ledger), _stalls(tables, ledger)
-    for begin in range(0, len(exchanges), _CHUNK):
-        some = slice(begin, begin + _CHUNK)
+    shares = _Shares(ledger)
+
+    def lines(begin: int) -> str:
+        some = slice(begin, begin + step)
         words = (
             _words(exchanges.protocol[some], [protocol.value for protocol in PROTOCOLS]),
             _words(exchanges.keys[some], KEYS),
             _words(exchanges.outcome[some], [outcome.value for outcome in OUTCOMES]),
         )
+        stop = min(begin + step, len(exchanges))
         columns = (
             _or_null(agents[some], NO_AGENT), _or_null(tables.calls.of_exchange[some], -1), exchanges.flow[some].tolist(),
             _or_null(exchanges.part_of[some], -1), *words, np.where(exchanges.inferred[some], "true", "false").tolist(),
             exchanges.name[some].tolist(), exchanges.status[some].tolist(), exchanges.fact[some].tolist(), *_times(exchanges, some, tables),
-            _details(exchanges, some), shares.of(begin, min(begin + _CHUNK, len(exchanges))),
+            _details(exchanges, some), shares.of(begin, stop),
         )  # fmt: skip
-        for number, (
-            agent, call, flow, part_of, protocol, keys, outcome, inferred, name, status, fact, start_s, request_end_s, first_byte_s,
-            end_s, duration_s, details, share,
-        ) in enumerate(zip(*columns, strict=True), begin):  # fmt: skip
-            yield (
-                f'{{"id": {number}, "agent": {agent}, "call": {call}, "flow": {flow}, "part_of": {part_of}, "protocol": {protocol}, '
-                f'"inferred": {inferred}, "keys": {keys}, "name": {texts[name]}, {ends[flow]}, "start_s": {start_s}, '
-                f'"request_end_s": {request_end_s}, "first_byte_s": {first_byte_s}, "end_s": {end_s}, "duration_s": {duration_s}, '
-                f'"status": {_NULL if status < 0 else texts[status]}, "outcome": {outcome}, "details": {details}, "ledger_s": {{{share}}}, '
-                f'"stalls": {stalls.get(number, "[]")}, "trace_id": {facts[fact]}}}'
-            )
+        stalls = _stalls(tables, ledger, begin, stop)
+        return LINE_END.join(
+            f'{{"id": {number}, "agent": {agent}, "call": {call}, "flow": {flow}, "part_of": {part_of}, "protocol": {protocol}, '
+            f'"inferred": {inferred}, "keys": {keys}, "name": {texts[name]}, {ends[flow]}, "start_s": {start_s}, '
+            f'"request_end_s": {request_end_s}, "first_byte_s": {first_byte_s}, "end_s": {end_s}, "duration_s": {duration_s}, '
+            f'"status": {_NULL if status < 0 else texts[status]}, "outcome": {outcome}, "details": {details}, "ledger_s": {{{share}}}, '
+            f'"stalls": {stalls.get(number, "[]")}, "trace_id": {facts[fact]}}}'
+            for number, (
+                agent, call, flow, part_of, protocol, keys, outcome, inferred, name, status, fact, start_s, request_end_s, first_byte_s,
+                end_s, duration_s, details, share,
+            ) in enumerate(zip(*columns, strict=True), begin)
+        )  # fmt: skip
+
+    step = max(_CHUNK, -(-len(exchanges) // MOST_ITEMS))
+    yield from spread(lines, range(0, len(exchanges), step), diagnosis.jobs)
 
 
 def flow_lines(tables: Tables) -> Iterator[str]:
     """One object per flow."""
     flows, spoken, resent = tables.flows, _applications(tables.exchanges), _resent(tables)
-    columns = (
-        flows.proto.tolist(), flows.vantage.tolist(), flows.packet_count.tolist(), flows.byte_count.tolist(),
-        _seconds(flows.first_ns - tables.start_ns), _seconds(flows.last_ns - tables.start_ns), *endpoints(tables),
-    )  # fmt: skip
-    for flow, (proto, vantage, packets, size, first_s, last_s, client, server) in enumerate(zip(*columns, strict=True)):
-        yield (
-            f'{{"id": {flow}, {_ends(client, server)}, "protocol": "{_TRANSPORTS.get(proto, proto)}", '
-            f'"application": {json.dumps(spoken.get(flow))}, "vantage": "{Vantage(vantage).name.lower()}", "packets": {packets}, '
-            f'"bytes": {size}, "first_s": {first_s}, "last_s": {last_s}{resent.get(flow, "")}}}'
-        )
+    for begin in range(0, len(flows), _CHUNK):
+        some = slice(begin, begin + _CHUNK)
+        columns = (
+            flows.proto[some].tolist(), flows.vantage[some].tolist(), flows.packet_count[some].tolist(), flows.byte_count[some].tolist(),
+            _seconds(flows.first_ns[some] - tables.start_ns), _seconds(flows.last_ns[some] - tables.start_ns),
+        )  # fmt: skip
+        for flow, (proto, vantage, packets, size, first_s, last_s) in enumerate(zip(*columns, strict=True), begin):
+            yield (
+                f'{{"id": {flow}, {_ends(tables.client(flow), tables.server(flow))}, "protocol": "{_TRANSPORTS.get(proto, proto)}", '
+                f'"application": {json.dumps(spoken.get(flow))}, "vantage": "{Vantage(vantage).name.lower()}", "packets": {packets}, '
+                f'"bytes": {size}, "first_s": {first_s}, "last_s": {last_s}{resent.get(flow, "")}}}'
+            )
 
 
 def _resent(tables: Tables) -> dict[int, str]:
@@ -168,10 +175,14 @@ class _Shares:
         return [", ".join(members[a:b]) for a, b in pairwise(edges)]
 
 
-def _stalls(tables: Tables, ledger: Ledger) -> dict[int, str]:
-    """Exchange -> its stalls; without those that have none."""
+def _stalls(tables: Tables, ledger: Ledger, begin: int, stop: int) -> dict[int, str]:
+    """Of the exchanges [begin, stop) those with stalls, and these."""
+    low, high = (int(edge) for edge in np.searchsorted(ledger.owner, [begin, stop]))
+    some = slice(low, high)
+    long = ledger.end_ns[some] - ledger.start_ns[some] > ledger.trigger_ns[ledger.owner[some]]
+    no_stall = np.array([label.code in NO_STALL for label in ledger.labels], np.bool_)
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in np.flatnonzero(ledger.is_stall() & ~ledger.labelled(*NO_STALL)).tolist():
+    for row in (low + np.flatnonzero(long & ~no_stall[ledger.label[some]])).tolist():
         entry = ledger.entry(row)
         found[entry.owner].append(_stall(entry, tables))
     return {owner: json.dumps(stalls) for owner, stalls in found.items()}
@@ -240,15 +251,17 @@ def _trace_id(value: object) -> str:
 def _applications(exchanges: Exchanges) -> dict[int, str]:
     """What each flow speaks: the protocol that carries its exchanges, a handshake where there is nothing else."""
     spoken: dict[int, str] = {}
-    columns = (exchanges.flow, exchanges.protocol, exchanges.h2_stream > 0)
-    for flow, code, is_h2 in zip(*(column.tolist() for column in columns), strict=True):
-        protocol = PROTOCOLS[code]
-        if protocol in {Protocol.CONNECT, Protocol.OTHER}:
-            continue
-        if protocol is Protocol.TLS_HANDSHAKE:
-            spoken.setdefault(flow, Protocol.TLS.value)
-        elif is_h2 or protocol is Protocol.GRPC:
-            spoken[flow] = Protocol.H2.value
-        else:
-            spoken[flow] = Protocol.HTTP1.value if protocol is Protocol.SSE else protocol.value
+    for begin in range(0, len(exchanges), _CHUNK):
+        some = slice(begin, begin + _CHUNK)
+        columns = (exchanges.flow[some], exchanges.protocol[some], exchanges.h2_stream[some] > 0)
+        for flow, code, is_h2 in zip(*(column.tolist() for column in columns), strict=True):
+            protocol = PROTOCOLS[code]
+            if protocol in {Protocol.CONNECT, Protocol.OTHER}:
+                continue
+            if protocol is Protocol.TLS_HANDSHAKE:
+                spoken.setdefault(flow, Protocol.TLS.value)
+            elif is_h2 or protocol is Protocol.GRPC:
+                spoken[flow] = Protocol.H2.value
+            else:
+                spoken[flow] = Protocol.HTTP1.value if protocol is Protocol.SSE else protocol.value
     return spoken
