@@ -84,6 +84,7 @@ class Trace(Tables):
     tcp: TcpTables
     h2: H2Log
     streams: Streams
+
     def paced(self, items: Iterable[_Item]) -> Iterator[_Item]:
         """The items, with pages given back now and then: for loops that look here and there in the tables."""
         for number, item in enumerate(items, 1):
