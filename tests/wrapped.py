@@ -194,6 +194,7 @@ LINKS = {
     "sll-frame-relay": Wrapped(behind(struct.pack(">HHH8sH", 0, 770, 0, b"", 4) + b"\x18\x41\x03\xcc"), link_type=113),
     "null": Wrapped(behind(struct.pack("<I", 2)), link_type=0),
     "loop": Wrapped(behind(struct.pack(">I", 2)), link_type=108),
+    "mpls-link": Wrapped(behind(labels(100, 200)), ("mpls",), link_type=219),
     "raw": Wrapped(bytes, link_type=101),
     "ipv4": Wrapped(bytes, link_type=228),
     "slip": Wrapped(behind(b"\x01" + bytes(15)), link_type=8),

@@ -223,6 +223,7 @@ _PLAIN_LINK_TYPES: Final[Mapping[int, Reader]] = {
     166: read_ppp_directed,
     204: read_ppp_directed,
     205: read_chdlc_directed,
+    219: _starts_with(Layer.MPLS),
     226: _read_ipnet,
     228: _starts_with(Layer.IPV4),
     229: _starts_with(Layer.IPV6),
