@@ -251,6 +251,11 @@ LINKS = {
     "switch-dsa": Wrapped(lambda p: MAC_B + MAC_A + bytes(4) + struct.pack(">H", kind_of(p)) + p, link_type=284),
     "switch-edsa": Wrapped(lambda p: MAC_B + MAC_A + b"\xda\xda" + bytes(6) + struct.pack(">H", kind_of(p)) + p, link_type=285),
     "vn-tag": Wrapped(lambda p: ether(b"\x00\x01\x00\x02" + struct.pack(">H", kind_of(p)) + p, 0x8926)),
+    "fabric-extender-tag": Wrapped(lambda p: ether(bytes(6) + struct.pack(">H", kind_of(p)) + p, 0x893F)),
+    "redundancy-tag": Wrapped(lambda p: ether(b"\x00\x00\x00\x07" + struct.pack(">H", kind_of(p)) + p, 0xF1C1)),
+    "ring-tag": Wrapped(lambda p: ether(struct.pack(">HHH", len(p) + 4, 7, kind_of(p)) + p, 0x892F)),
+    "arista-time": Wrapped(lambda p: ether(b"\x00\x01\x00\x10" + bytes(8) + struct.pack(">H", kind_of(p)) + p, 0xD28B)),
+    "arista-short-time": Wrapped(lambda p: ether(b"\x00\x01\x01\x21" + bytes(6) + struct.pack(">H", kind_of(p)) + p, 0xD28B)),
     "security-group-tag": Wrapped(lambda p: ether(b"\x01\x01\x00\x01\x00\x10" + struct.pack(">H", kind_of(p)) + p, 0x8909)),
 }
 """Link layers that tcpdump and other tools write."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from pcapdiag.columns import U16, Rows
+from pcapdiag.columns import I64, U16, Rows
 from pcapdiag.losses import Loss
 from pcapdiag.packets.cursor import MAX_DEPTH, Batch, Cursor, Found, Layer, advanced, entered, mixed, moved, select, shallow
 from pcapdiag.packets.inside import (
@@ -30,8 +30,11 @@ from pcapdiag.packets.inside import (
 # The values of a type field that mean IEEE 802.2: lengths in Ethernet, none behind SNAP.
 ETHERNET_LLC, NO_LLC = range(1501), range(0)
 
-_VN_TYPE, _METADATA_TYPE = 0x8926, 0x8909  # of Cisco: which virtual port, which security group
-_TAGS: Final = (*VLAN_TYPES, _VN_TYPE, _METADATA_TYPE)
+_ARISTA_TYPE = 0xD28B
+"""What tap aggregators of Arista put before the EtherType: when the frame passed."""
+# Of Cisco: which virtual port, which security group; a fabric extender's port (IEEE 802.1BR); redundancy (IEC 62439-3, IEEE 802.1CB).
+_TAG_SIZES: Final = dict.fromkeys(VLAN_TYPES, 4) | {0x8926: 6, 0x8909: 8, 0x893F: 8, 0x892F: 6, 0xF1C1: 6, _ARISTA_TYPE: 14}
+"""Bytes of a tag behind its EtherType, that of what follows included; a short time stamp takes 2 less."""
 _MAX_TAGS = 8
 _TYPE_LAYERS: Final = {
     IPV4_TYPE: Layer.IPV4,
@@ -46,6 +49,8 @@ _TYPE_LOSSES: Final = {ARP_TYPE: Loss.ARP, RARP_TYPE: Loss.ARP, LLDP_TYPE: Loss.
 
 _ETHERNET = np.dtype({"names": ["dst_src", "src", "type"], "formats": ["<u8", "<u4", ">u2"], "offsets": [0, 8, 12], "itemsize": 14})
 _TAG = np.dtype([("control", ">u2"), ("type", ">u2")])
+_STAMP = np.dtype([("kind", ">u2"), ("version", ">u2")])
+_SHORT_STAMP = 0x0020  # 48 bits
 _TYPE = np.dtype([("type", ">u2")])
 _LLC = np.dtype([("saps", ">u2"), ("control", "u1")])
 _SNAP = np.dtype([("saps", ">u2"), ("control_oui", ">u4"), ("type", ">u2")])
@@ -106,10 +111,10 @@ def read_ether_type(batch: Batch, cursor: Cursor, ether_type: U16, llc: range = 
 def _read_tags(batch: Batch, cursor: Cursor, ether_type: U16) -> tuple[Cursor, U16]:
     """Steps over tags; a VLAN tag of VLAN 0 only carries a priority and is no part of the path."""
     for _ in range(_MAX_TAGS):
-        tagged = np.isin(ether_type, _TAGS)
+        tagged = np.isin(ether_type, list(_TAG_SIZES))
         if not tagged.any():
             break
-        size = np.where(ether_type == _VN_TYPE, 6, np.where(ether_type == _METADATA_TYPE, 8, _TAG.itemsize))
+        size = _tag_sizes(batch, cursor, ether_type)
         good = ~tagged | (cursor.end - cursor.at >= size)
         cursor, ether_type, tagged = batch.keep(cursor, good, Loss.TRUNCATED_LINK), ether_type[good], tagged[good]
         vlans = np.isin(ether_type, VLAN_TYPES)
@@ -118,6 +123,16 @@ def _read_tags(batch: Batch, cursor: Cursor, ether_type: U16) -> tuple[Cursor, U
         cursor, ether_type = moved(cursor, at), ether_type.copy()
         ether_type[tagged] = batch.gather(at[tagged] - _TYPE.itemsize, _TYPE)["type"]
     return cursor, ether_type
+
+
+def _tag_sizes(batch: Batch, cursor: Cursor, ether_type: U16) -> I64:
+    size = np.full(len(cursor), _TAG.itemsize)
+    for value, length in _TAG_SIZES.items():
+        size[ether_type == value] = length
+    stamped = np.flatnonzero(ether_type == _ARISTA_TYPE)
+    _, stamp = batch.peek(cursor.at[stamped], cursor.end[stamped], _STAMP)
+    size[stamped[stamp["version"] & 0x00F0 == _SHORT_STAMP]] -= 2
+    return size
 
 
 def _name_vlans(batch: Batch, cursor: Cursor, rows: Rows) -> Cursor:
