@@ -7,12 +7,13 @@ import struct
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcapdiag.losses import Loss, Losses
-from pcapdiag.packets import ICMP, TCP, UDP, Packets
+from pcapdiag.packets import ICMP, TCP, UDP, Packets, Tunnel
 from tests.frame_bytes import A, B, batch, decode, ether, fragment6, ipv4, ipv6, payload, tcp, udp, vxlan
 
 DATA = random.Random(1).randbytes(4000)
@@ -220,6 +221,48 @@ def test_fragments_in_a_tunnel() -> None:
     packets, _ = decoded(frames)
     assert payload(packets) == DATA
     assert packets.tunnels[packets.tunnel[0]].overhead_len == 50
+    assert packets.fragments.complete.tolist() == [True]
+
+
+def test_a_datagram_put_together_inside_a_tunnel_opens_all_that_are_in_it() -> None:
+    inner = ipv4(ipv4(tcp(DATA[:900]), src="172.16.0.1", dst="172.16.0.2"), 4, src="192.0.2.1", dst="192.0.2.2")
+    outer = udp(vxlan(ether(ipv4(struct.pack(">HH", 0, 0x0800) + inner, 47))), dport=4789)
+    packets, _ = decoded([ether(ipv4(struct.pack(">HH", 0, 0x0800) + frame[14:], 47)) for frame in cut4(outer, size=400)])
+    assert packets.tunnels[packets.tunnel[0]] == Tunnel(("gre", "vxlan 42", "gre", "ipip"), 24 + 50 + 24 + 20)
+    assert packets.addresses.text(packets.src[0]) == "172.16.0.1"
+    assert payload(packets) == DATA[:900]
+
+
+def test_fragments_inside_a_fragmented_tunnel() -> None:
+    """A host's datagram needs fragments, and the tunnel around the larger ones needs them again."""
+    frames = []
+    for number, fragment in enumerate(cut4(udp(DATA[:2000], dport=53))):
+        frames += cut4(udp(vxlan(fragment), dport=4789), size=1000, ident=100 + number)
+    packets, losses = decoded(frames)
+    assert [payload(packets, row) for row in np.flatnonzero(packets.dport == 53).tolist()] == [DATA[:2000]]
+    assert packets.fragments.complete.tolist() == [True] * len(packets.fragments)
+    assert packets.fragments.dport.tolist() == [4789, 53]
+    assert losses.of(0) == {}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 0, 2, 1), (0, 3)], ids=str)
+def test_two_networks_may_use_one_identification(order: tuple[int, ...]) -> None:
+    """RFC 7348 section 1: tenants choose their addresses without asking each other, and their hosts number packets alike."""
+    tenants = [cut4(udp(data, dport=53)) for data in (DATA[:2000], DATA[2000:])]
+    frames = [ether(ipv4(udp(vxlan(tenants[i % 2][i // 2], vni=i % 2), dport=4789), UDP)) for i in order]
+    packets, losses = decoded(frames)
+    whole = len(order) == 4
+    read = {payload(packets, row) for row in np.flatnonzero(packets.dport == 53).tolist()}
+    assert read == ({DATA[:2000], DATA[2000:]} if whole else {DATA[:1472]})
+    assert packets.fragments.complete.tolist() == [whole, whole]
+    assert losses.of(0) == {}
+
+
+@pytest.mark.parametrize("missing", [None, 1, 3])
+def test_a_datagram_seen_in_two_tunnels_is_one(missing: int | None) -> None:
+    """Mirror sessions of both ends: one copy may lack a fragment that the other has."""
+    frames = [ether(ipv4(udp(vxlan(fragment, vni), dport=4789), UDP)) for fragment in cut4(udp(DATA[:2000])) for vni in (1, 2)]
+    packets, _ = decoded([frame for index, frame in enumerate(frames) if index != missing])
     assert packets.fragments.complete.tolist() == [True]
 
 

@@ -92,6 +92,10 @@ class TunnelPaths:
         self.labels: list[tuple[str, ...]] = [()]
         self._known: dict[tuple[int, str], int] = {}
 
+    def depths(self) -> U8:
+        """How many tunnels were opened on each path; VLAN tags are none."""
+        return np.array([sum(not label.startswith("vlan ") for label in labels) for labels in self.labels], np.uint8)
+
     def push(self, path: I32, label: str, numbers: npt.NDArray[np.integer[Any]] | None = None) -> I32:
         """The paths one label further in; `numbers` (one per row, below 2**32) make it "label number"."""
         key = path.astype(np.uint64) << np.uint64(32)

@@ -13,7 +13,7 @@ from pcapdiag.capture.frames import Frames
 from pcapdiag.columns import I64, U16, Rows
 from pcapdiag.losses import FRAME_LOSSES, Losses
 from pcapdiag.packets.addresses import AddressBook
-from pcapdiag.packets.cursor import MAX_DEPTH, Batch, TunnelPaths
+from pcapdiag.packets.cursor import Batch, TunnelPaths
 from pcapdiag.packets.distinct import Keys, first_equal, firsts_of
 from pcapdiag.packets.fragments import Fragments, Group, fragment_table, group_fragments
 from pcapdiag.packets.icmp import Quote
@@ -99,10 +99,7 @@ class _Decoder:
         if not len(self._columns):
             return _no_packets()
         columns = self._columns.finish()
-        fragments = _fragments_of(columns, self._pieces)
-        groups = group_fragments(fragments, self._bytes.blob(), self._losses) if len(fragments) else []
-        table = fragment_table(groups, fragments, columns["sport"], columns["dport"])
-        self._reassemble(columns, fragments, [g for g in groups if g.complete and g.header >= 0])
+        table = self._put_together(columns)
         tunnel, tunnels = _tunnels_of(columns.pop("path"), columns.pop("overhead"), self._paths)
         errors = self._icmp_errors()
         return Packets(
@@ -125,6 +122,20 @@ class _Decoder:
         self._sacks += [replace(blocks, row=rows[blocks.row]) for blocks in part.sacks]
         self._quotes += [quote._replace(row=int(rows[quote.row])) for quote in part.quotes]
         self._pieces += [{**pieces, "row": rows[pieces["row"]], "at": pieces["at"] + base} for pieces in part.pieces]
+
+    def _put_together(self, columns: Columns) -> FragmentGroups:
+        """Decodes complete datagrams as a whole; what lies in a tunnel's may be a fragment again, and has its turn after them."""
+        fragments, groups, losses = Fragments.empty(), list[Group](), Losses()
+        done: set[tuple[int, int]] = set()
+        while self._pieces:  # ends: whatever a datagram held lies one tunnel deeper
+            fragments = _in_order(fragments, _fragments_of(columns, self._pieces))
+            self._pieces, losses = [], Losses()
+            groups = group_fragments(fragments, self._bytes.blob(), losses)
+            whole = {(int(fragments.row[g.header]), int(fragments.path[g.header])): g for g in groups if g.complete and g.header >= 0}
+            self._reassemble(columns, fragments, [group for key, group in whole.items() if key not in done])
+            done |= whole.keys()
+        self._losses.merge(losses)
+        return fragment_table(groups, fragments, self._bytes.blob())
 
     def _reassemble(self, columns: Columns, fragments: Fragments, groups: list[Group]) -> None:
         """Decodes complete datagrams as a whole, into the rows of their first fragments."""
@@ -150,7 +161,7 @@ class _Decoder:
         at = room + np.cumsum(lengths) - lengths
         losses = Losses()
         batch = Batch(data, int(columns["capture"][rows[0]]), losses, self._paths, len(rows))
-        packets = _datagrams(columns, rows, at, at + lengths, at + [g.total_len for g in groups], self._book)
+        packets = _datagrams(columns, rows, at, at + lengths, at + [g.total_len for g in groups], self._book, self._paths)
         packets, inner = enter_tunnels(batch, skip_extensions(batch, packets))
         part = assemble(batch, [p for p in (packets, *read_layers(batch, inner)) if len(p)], self._book)
         if not len(part):
@@ -198,25 +209,18 @@ def _no_packets() -> Packets:
 
 
 def _fragments_of(columns: Columns, pieces: list[Columns]) -> Fragments:
-    if not pieces:
-        return Fragments.empty()
     joined = _joined(pieces)
-    order = np.argsort(joined["row"], kind="stable")
-    joined = {name: column[order] for name, column in joined.items()}
     row = joined["row"]
-    return Fragments(
-        **joined,
-        capture=columns["capture"][row],
-        ts_ns=columns["ts_ns"][row],
-        src=columns["src"][row],
-        dst=columns["dst"][row],
-        proto=columns["proto"][row],
-        offset=columns["frag_offset"][row],
-        more=columns["more_fragments"][row],
-    )
+    of_row = {name: columns[name][row] for name in ("capture", "ts_ns", "path", "src", "dst", "proto", "sport", "dport")}
+    return Fragments(**joined, **of_row, offset=columns["frag_offset"][row], more=columns["more_fragments"][row])
 
 
-def _datagrams(columns: Columns, rows: I64, at: I64, end: I64, ip_end: I64, book: AddressBook) -> IpPackets:
+def _in_order(some: Fragments, more: Fragments) -> Fragments:
+    both = more if not len(some) else Fragments(**{n: np.concatenate([getattr(some, n), getattr(more, n)]) for n in some.columns()})
+    return both.take(np.argsort(both.row, kind="stable"))
+
+
+def _datagrams(columns: Columns, rows: I64, at: I64, end: I64, ip_end: I64, book: AddressBook, paths: TunnelPaths) -> IpPackets:
     """The rows of first fragments as packets that were never fragmented."""
     version = int(columns["ip_version"][rows[0]])
     header_at = at - _HEADER_LEN[version]
@@ -229,7 +233,7 @@ def _datagrams(columns: Columns, rows: I64, at: I64, end: I64, ip_end: I64, book
         frame=np.arange(count),
         path=path,
         outer_at=header_at - columns["overhead"][rows],
-        depth=np.where(path > 0, MAX_DEPTH - 1, 0).astype(np.uint8),
+        depth=paths.depths()[path],
         header_at=header_at,
         at=at,
         end=end,

@@ -9,25 +9,31 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from pcapdiag.columns import I32, I64, U8, U16, U32, Bools, Col, Table
+from pcapdiag.columns import I32, I64, U8, U16, U32, Bools, Col, Rows, Table
 from pcapdiag.losses import Loss, Losses
 from pcapdiag.packets.table import Blob, FragmentGroups
 
 REUSE_NS = 30_000_000_000
 """An identification seen again after this long is another datagram (Linux ipfrag_time)."""
 MAX_DATAGRAM_LEN = 65_535
+_SEVERAL = 2
+_LOOK_BACK = 4
+"""Datagrams of one identification that are compared: more tunnels than these rarely show the same one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fragments(Table):
-    """One row per captured fragment, in packet order."""
+    """One row per captured fragment, in packet order; a row of Packets has several when a fragmented tunnel packet held a fragment."""
 
     row: Annotated[I64, Col("row in Packets")]
     capture: Annotated[U16, Col("index of the capture among the inputs")]
     ts_ns: Annotated[I64, Col("capture time since the epoch", "ns")]
+    path: Annotated[I32, Col("the tunnels around it, as TunnelPaths numbers them")]
     src: Annotated[I32, Col("index into addresses")]
     dst: Annotated[I32, Col("index into addresses")]
     proto: Annotated[U8, Col("protocol of the fragmented datagram")]
+    sport: Annotated[U16, Col("source port, of a first fragment that shows one")]
+    dport: Annotated[U16, Col("destination port, of a first fragment that shows one")]
     fragment_id: Annotated[U32, Col("identification")]
     offset: Annotated[I32, Col("fragment offset", "bytes")]
     more: Annotated[Bools, Col("another fragment follows")]
@@ -119,17 +125,18 @@ def group_fragments(fragments: Fragments, blob: Blob, losses: Losses) -> list[Gr
     """Which fragments belong together, in the order of their first rows.
 
     A fragment that contradicts its group spoils it and is counted (RFC 5722; Linux does the same for IPv4). One that
-    contradicts a complete group begins another datagram: the identification was used again.
+    contradicts a complete group begins another datagram: the identification was used again. Networks inside different
+    tunnels may use the same addresses and identifications: their fragments never meet.
     """
     groups: list[Group] = []
     current: dict[tuple[int, ...], Group] = {}
-    names = ("capture", "src", "dst", "proto", "fragment_id", "row", "ts_ns", "offset", "more", "at", "length", "captured")
+    names = ("capture", "path", "src", "dst", "proto", "fragment_id", "row", "ts_ns", "offset", "more", "at", "length", "captured")
     columns = (getattr(fragments, name).tolist() for name in names)
-    for index, (capture, src, dst, proto, fragment_id, row, ts_ns, offset, more, at, length, captured) in enumerate(
+    for index, (capture, path, src, dst, proto, fragment_id, row, ts_ns, offset, more, at, length, captured) in enumerate(
         zip(*columns, strict=True)
     ):
         piece = _Piece(offset, offset + length, at, captured)
-        key = (capture, src, dst, proto, fragment_id)
+        key = (capture, path, src, dst, proto, fragment_id)
         group = current.get(key)
         fits = group is not None and _agrees(group, piece, blob, more=more)
         if group is None or ts_ns - group.times_ns[0] > REUSE_NS or (group.complete and not fits):
@@ -150,15 +157,16 @@ def group_fragments(fragments: Fragments, blob: Blob, losses: Losses) -> list[Gr
     return groups
 
 
-def fragment_table(groups: list[Group], fragments: Fragments, sport: U16, dport: U16) -> FragmentGroups:
-    """The groups as a table; the ports are those of Packets."""
+def fragment_table(groups: list[Group], fragments: Fragments, blob: Blob) -> FragmentGroups:
+    """The groups as a table: a datagram that was seen in several tunnels is there once."""
+    groups = _distinct(groups, fragments, blob)
     first = np.array([g.first for g in groups], np.intp)
     header = np.array([g.header for g in groups], np.intp)
-    header_row = np.where(header >= 0, fragments.row[header] if len(fragments) else header, -1)
+    known = header >= 0
     return FragmentGroups(
         first_row=np.array([min(g.rows) for g in groups], np.int64),
         last_row=np.array([max(g.rows) for g in groups], np.int64),
-        header_row=header_row,
+        header_row=np.where(known, fragments.row[header] if len(fragments) else header, -1),
         capture=fragments.capture[first],
         src=fragments.src[first],
         dst=fragments.dst[first],
@@ -170,16 +178,51 @@ def fragment_table(groups: list[Group], fragments: Fragments, sport: U16, dport:
         complete=np.array([g.complete for g in groups], np.bool_),
         first_ns=np.array([min(g.times_ns) for g in groups], np.int64),
         last_ns=np.array([max(g.times_ns) for g in groups], np.int64),
-        sport=_of_header(sport, header_row),
-        dport=_of_header(dport, header_row),
+        sport=_of_header(fragments.sport, header, known),
+        dport=_of_header(fragments.dport, header, known),
     )
 
 
-def _of_header(port: U16, header_row: I64) -> U16:
-    ports = np.zeros(len(header_row), np.uint16)
-    known = header_row >= 0
-    ports[known] = port[header_row[known]]
+def _of_header(port: U16, header: Rows, known: Bools) -> U16:
+    ports = np.zeros(len(header), np.uint16)
+    ports[known] = port[header[known]]
     return ports
+
+
+def _distinct(groups: list[Group], fragments: Fragments, blob: Blob) -> list[Group]:
+    """Without the groups that another one, of another tunnel, shows too, and more of it: both have the same bytes."""
+    if len(np.unique(fragments.path)) < _SEVERAL:
+        return groups
+    keys = [tuple(int(getattr(fragments, name)[g.first]) for name in ("capture", "src", "dst", "proto", "fragment_id")) for g in groups]
+    kept: dict[tuple[int, ...], list[Group]] = {}
+    for key, group in zip(keys, groups, strict=True):
+        same = kept.setdefault(key, [])
+        for place in range(len(same) - 1, max(len(same) - 1 - _LOOK_BACK, -1), -1):
+            if _is_part(group, same[place], fragments, blob):
+                break
+            if _is_part(same[place], group, fragments, blob):
+                same[place] = group
+                break
+        else:
+            same.append(group)
+    return sorted((group for same in kept.values() for group in same), key=lambda group: group.first)
+
+
+def _is_part(group: Group, whole: Group, fragments: Fragments, blob: Blob) -> bool:
+    """Whether all a group shows is what another one shows, in another tunnel and nearly at the same time."""
+    apart = abs(whole.times_ns[0] - group.times_ns[0]) > REUSE_NS
+    if apart or fragments.path[whole.first] == fragments.path[group.first] or group.contradicted or whole.contradicted:
+        return False
+    if min(group.total_len, whole.total_len) >= 0 and group.total_len != whole.total_len:
+        return False
+    seen = 0
+    for piece in group.pieces:
+        for old, new in whole.overlaps(piece):
+            length = min(old.captured, new.captured)
+            if blob.read(old.at, length) != blob.read(new.at, length):
+                return False
+            seen += old.end - old.start
+    return seen == group.received_len > 0
 
 
 def _agrees(group: Group, piece: _Piece, blob: Blob, *, more: bool) -> bool:
