@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from pcapdiag.columns import U8, Bools
+from pcapdiag.columns import I64, U8, Bools
 from pcapdiag.packets.cursor import Batch, Layer, Span
 
 IPV4_TYPE, IPV6_TYPE, ARP_TYPE, RARP_TYPE, LLDP_TYPE = 0x0800, 0x86DD, 0x0806, 0x8035, 0x88CC
@@ -36,6 +36,11 @@ _WORD = np.dtype([("value", ">u2")])
 _ETHERNET = np.dtype([("dst", "S6"), ("src_first", "u1"), ("src_rest", "S5"), ("type", ">u2")])
 _IPV4 = np.dtype([("version_ihl", "u1"), ("tos", "u1"), ("total_len", ">u2")])
 _IPV6 = np.dtype([("version_class_flow", ">u4"), ("payload_len", ">u2")])
+_PPPOE = np.dtype([("version_code", ">u2"), ("session_len", ">u4"), ("protocol", ">u2")])
+_SNAP = np.dtype([("begin", ">u4"), ("oui_rest", ">u2"), ("type", ">u2")])
+_LABEL = np.dtype([("value", ">u4")])
+_SNAP_BEGIN: Final = 0xAAAA0300
+_PPP_IP: Final = (0x0021, 0x0057)
 _ARP = np.dtype([("hardware", ">u2"), ("protocol", ">u2")])
 
 Look = Callable[[Batch, Span], Bools]
@@ -87,7 +92,7 @@ def holds_ethernet(batch: Batch, span: Span) -> Bools:
 
 
 def surely_holds_ethernet(batch: Batch, span: Span) -> Bools:
-    """A captured Ethernet header, and behind it IP or ARP whose own fields fit."""
+    """A captured Ethernet header, and behind it IP (bare, labelled, in a PPPoE session or behind SNAP) or ARP, whose own fields fit."""
     sane, header = batch.look(span, _ETHERNET)
     sane = sane & (header["src_first"] & 1 == 0)
     ether_type, inner = header["type"].astype(np.int64), span.at + _ETHERNET.itemsize
@@ -101,9 +106,28 @@ def surely_holds_ethernet(batch: Batch, span: Span) -> Bools:
         sane &= ~tagged | whole
     arp_whole, arp = batch.peek(inner, span.end, _ARP)
     is_arp = (ether_type == ARP_TYPE) & arp_whole & (arp["hardware"] == 1) & (arp["protocol"] == IPV4_TYPE)
-    is_ip = ((ether_type == IPV4_TYPE) | (ether_type == IPV6_TYPE)) & surely_holds_ip(batch, span.moved(inner))
-    sure: Bools = sane & (is_arp | is_ip)
+    inner, carries = _behind_shims(batch, span, inner, ether_type)
+    sure: Bools = sane & (is_arp | (carries & surely_holds_ip(batch, span.moved(inner))))
     return sure
+
+
+def _behind_shims(batch: Batch, span: Span, at: I64, ether_type: I64) -> tuple[I64, Bools]:
+    """Where IP begins behind an EtherType, and whether it can."""
+    carries = (ether_type == IPV4_TYPE) | (ether_type == IPV6_TYPE)
+    whole, session = batch.peek(at, span.end, _PPPOE)
+    dialled = whole & (ether_type == PPPOE_TYPE) & (session["version_code"] == 0x1100) & np.isin(session["protocol"], _PPP_IP)
+    whole, snap = batch.peek(at, span.end, _SNAP)
+    bridged = whole & (ether_type <= 1500) & (snap["begin"] == _SNAP_BEGIN) & np.isin(snap["type"], (IPV4_TYPE, IPV6_TYPE))
+    at = at + _PPPOE.itemsize * dialled + _SNAP.itemsize * bridged
+    pending, labelled = np.isin(ether_type, MPLS_TYPES), np.zeros(len(at), np.bool_)
+    for _ in range(_MAX_TAGS):
+        if not pending.any():
+            break
+        whole, entry = batch.peek(at, span.end, _LABEL)
+        at = at + _LABEL.itemsize * pending
+        bottom = pending & whole & (entry["value"] >> 8 & 1 == 1)
+        labelled, pending = labelled | bottom, pending & whole & ~bottom
+    return at, carries | dialled | bridged | labelled
 
 
 def holds_ppp(batch: Batch, span: Span) -> Bools:
