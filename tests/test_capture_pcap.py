@@ -154,6 +154,31 @@ def test_packets_longer_than_usual_where_link_type_or_snaplen_allow_them(path: P
     assert [len(row.data) for row in read_rows(path, batch_bytes=65_536).rows] == [300_000, 4]
 
 
+@pytest.mark.parametrize("batch_bytes", [1, 24, 50, 1 << 20])
+@pytest.mark.parametrize(("order", "magic", "minor"), [("<", MICRO, 4), (">", NANO, 4), ("<", PATCHED, 4), ("<", MICRO, 2)])
+def test_files_put_one_behind_the_other_are_read_on(path: Path, order: str, magic: int, minor: int, batch_bytes: int) -> None:
+    """A file header is no packet: read as a record it would be an empty one of the year 2055."""
+
+    def record(data: bytes) -> bytes:
+        whole = pcap_record(data, order, length=len(data))
+        return whole[:16] + bytes(8) * (magic == PATCHED) + whole[16:]
+
+    header = pcap_header(order, magic=magic, minor=minor)
+    bare = pcap_header(order, magic=magic, minor=minor, link_type=101)
+    path.write_bytes(header + record(b"one") + header + header + record(b"two") + record(b"three") + bare + record(b"four") + header)
+    rows, capture, losses = read_rows(path, batch_bytes=batch_bytes)
+    assert [(row.number, row.data, row.link_type) for row in rows] == [(1, b"one", 1), (2, b"two", 1), (3, b"three", 1), (4, b"four", 101)]
+    assert [interface.link_type for interface in capture.interfaces] == [1, 101]
+    assert (capture.cut_at, losses) == (None, {})
+
+
+def test_a_further_file_that_ends_inside_its_header(path: Path) -> None:
+    path.write_bytes(pcap_header() + pcap_record(b"one") + pcap_header()[:20])
+    rows, capture, _ = read_rows(path)
+    assert [row.data for row in rows] == [b"one"]
+    assert (capture.cut_at, capture.cut_note) == (43, "the file ends inside the header of a further file (20 of 24 bytes)")
+
+
 @given(
     st.binary(max_size=300), st.sampled_from(["<", ">"]), st.sampled_from([MICRO, NANO, PATCHED]), st.integers(0, 4), st.integers(1, 400)
 )

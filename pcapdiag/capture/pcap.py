@@ -1,6 +1,7 @@
 """Reads the records of a pcap file: both byte orders, microseconds and nanoseconds, versions 2.0 to 2.x, and its odd relatives.
 
-Format: draft-ietf-opsawg-pcap. A file header of 24 bytes, then records of 16 bytes and the captured bytes.
+Format: draft-ietf-opsawg-pcap. A file header of 24 bytes, then records of 16 bytes and the captured bytes. Files that were put one
+behind the other (`cat`, `tcpdump -w - >>`, members of a gzip file) are read on: no record begins like a file header.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pcapdiag.losses import Loss
 FILE_HEADER_LEN: Final = 24
 
 _MICRO, _NANO = 1_000, 1
+_SEVERAL: Final = 2
 _PATCHED_LEN: Final = 24
 _PACKET_TYPE_AT: Final = 22  # in a patched record header
 _OUTGOING: Final = 4  # PACKET_OUTGOING of <linux/if_packet.h>; 0 to 2 came in, 3 was for another host
@@ -64,16 +66,18 @@ class PcapReader:
         if len(head) < self.header_len:
             raise CaptureError(f"{name}: ends inside the pcap file header ({len(head)} of {self.header_len} bytes)")
         self._order, self._fraction_ns, self._header_len = MAGICS[head[:4]]
+        self._begin = bytes(head[:8])
         major, minor, _, _, snaplen, link_type = struct.unpack_from(f"{self._order}HHiIII", head, 4)
         if not (major == 2 or (major, minor) == (543, 0)):
             raise CaptureError(f"{name}: pcap version {major}.{minor} at offset 4 is not supported (2.x is)")
         # Until 2.3, and in DG/UX's 543.0, the wire length came first; of 2.3 both kinds exist.
         self._captured_at: int | None = None if (major, minor) == (2, 3) else 12 if (major, minor) < (2, 3) or major == 543 else 8
         self._link_type = link_type & 0xFFFF  # above: reserved bits and the length of a frame check sequence
-        self._limit = max(_MAX_CAPTURED_LEN_OF.get(self._link_type, MAX_CAPTURED_LEN), snaplen if snaplen <= _MAX_SNAPLEN else 0)
+        self._limit = _limit_of(self._link_type, snaplen)
         self._capture, self._count = capture, count
         self.format = "pcap-ns" if self._fraction_ns == _NANO else "pcap"
-        self.interfaces = (Interface(link_type=self._link_type, snaplen=snaplen),)
+        self.interfaces: tuple[Interface, ...] = (Interface(link_type=self._link_type, snaplen=snaplen),)
+        self._interface = 0
         self.comments: tuple[str, ...] = ()
         self.secrets: tuple[bytes, ...] = ()
         self.other_secrets: tuple[tuple[int, bytes], ...] = ()
@@ -90,19 +94,50 @@ class PcapReader:
         """The frames that lie whole in the window, and how many of its bytes they take."""
         if self._captured_at is None:
             self._captured_at = _captured_at_of_2_3(window, self._order)
-        at = walk(window, 0, self._links(window, self._captured_at))
+        parts: list[Frames] = []
+        used = 0
+        while self.broken is None:
+            frames, taken = self._read_records(window, used, self._captured_at)
+            used += taken
+            if frames is not None:
+                parts.append(frames)
+            if len(window) - used < self.header_len or window[used : used + 8].tobytes() != self._begin:
+                break
+            self._begin_file(window[used : used + FILE_HEADER_LEN])
+            used += self.header_len
+        if len(parts) < _SEVERAL:
+            return (parts[0] if parts else None), used
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Frames.columns()}
+        return Frames(**columns, data=window[:used], capture=self._capture), used
+
+    def _begin_file(self, head: U8) -> None:
+        """Reads the header of a further file: of the same kind, perhaps of another link type."""
+        snaplen, link_type = struct.unpack_from(f"{self._order}II", head.data, 16)
+        self._link_type = link_type & 0xFFFF
+        link_types = [interface.link_type for interface in self.interfaces]
+        if self._link_type not in link_types:
+            self.interfaces += (Interface(link_type=self._link_type, snaplen=snaplen),)
+        self._interface = [interface.link_type for interface in self.interfaces].index(self._link_type)
+        self._limit = max(self._limit, _limit_of(self._link_type, snaplen))
+
+    def _read_records(self, window: U8, start: int, captured_at: int) -> tuple[Frames | None, int]:
+        """The frames from `start` up to the end, what is broken, or the header of a further file; how many bytes they take."""
+        at = walk(window, start, self._links(window[start:], captured_at))
         words = gather(window, at, f"{self._order}u4", 4)
-        captured = words[:, self._captured_at // 4].astype(np.uint32)
-        length = words[:, 5 - self._captured_at // 4].astype(np.uint32)
+        magic, version = struct.unpack(f"{self._order}II", self._begin)
+        further = first_true((words[:, 0] == magic) & (words[:, 1] == version))
+        at, words = at[:further], words[:further]
+        captured = words[:, captured_at // 4].astype(np.uint32)
+        length = words[:, 5 - captured_at // 4].astype(np.uint32)
         good = first_true(captured > self._limit)
         at, words, captured, length = at[:good], words[:good], captured[:good], length[:good]
-        used = int(at[-1]) + self._header_len + int(captured[-1]) if good else 0
+        used = int(at[-1]) + self._header_len + int(captured[-1]) if good else start
         self._look_behind(window[used : used + self._header_len])
         if not good:
             return None, 0
         ts_ns = words[:, 0] * np.int64(1_000_000_000)
         ts_ns += words[:, 1] * np.int64(self._fraction_ns)
-        return self._frames(window[:used], at, ts_ns, captured, np.maximum(length, captured)), used
+        return self._frames(window[:used], at, ts_ns, captured, np.maximum(length, captured)), used - start
 
     def _frames(self, data: U8, at: I64, ts_ns: I64, captured: U32, length: U32) -> Frames:
         first = self.frame_count + 1
@@ -111,7 +146,7 @@ class PcapReader:
             number=np.arange(first, first + len(at), dtype=np.int64),
             ts_ns=ts_ns,
             link_type=np.full(len(at), self._link_type, np.uint16),
-            interface=np.zeros(len(at), np.uint16),
+            interface=np.full(len(at), self._interface, np.uint16),
             length=length,
             captured=captured,
             flags=np.zeros(len(at), np.uint32) if self._header_len != _PATCHED_LEN else _direction_flags(data[at + _PACKET_TYPE_AT]),
@@ -132,7 +167,7 @@ class PcapReader:
 
     def _look_behind(self, header: U8) -> None:
         """Stops reading if the record behind the whole ones claims a length no packet has."""
-        if len(header) < self._header_len or self._captured_at is None:
+        if len(header) < self._header_len or self._captured_at is None or header[:8].tobytes() == self._begin:
             return
         (captured,) = struct.unpack_from(f"{self._order}I", header.data, self._captured_at)
         if captured > self._limit:
@@ -141,10 +176,17 @@ class PcapReader:
 
     def rest_note(self, rest: U8) -> str:
         """What the last bytes of a file are that are no whole record."""
+        if rest[:8].tobytes() == self._begin:
+            return f"the file ends inside the header of a further file ({len(rest)} of {self.header_len} bytes)"
         if len(rest) < self._header_len or self._captured_at is None:
             return f"the file ends inside a record header ({len(rest)} of {self._header_len} bytes)"
         (captured,) = struct.unpack_from(f"{self._order}I", rest.data, self._captured_at)
         return f"the file ends inside a packet ({len(rest) - self._header_len:,} of {captured:,} bytes)"
+
+
+def _limit_of(link_type: int, snaplen: int) -> int:
+    """The most captured bytes a record may claim."""
+    return max(_MAX_CAPTURED_LEN_OF.get(link_type, MAX_CAPTURED_LEN), snaplen if snaplen <= _MAX_SNAPLEN else 0)
 
 
 def _direction_flags(packet_type: U8) -> U32:
