@@ -66,14 +66,26 @@ def test_a_patched_libpcap_writes_longer_record_headers(path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize(("magic", "unit_ns"), [(0x1C0001AC, 1), (0x1C0001AB, 1_000)])
-def test_ixia_has_a_longer_file_header(path: Path, order: str, magic: int, unit_ns: int) -> None:
-    whole = pcap_header(order, magic=magic) + bytes(4) + pcap_record(b"data", order, sec=5, fraction=7)
+@pytest.mark.parametrize("magic", [0x1C0001AC, 0x1C0001AB])
+@pytest.mark.parametrize(("fraction", "unit_ns"), [(123_456, 1_000), (123_456_789, 1)])
+def test_ixia_has_a_longer_file_header(path: Path, order: str, magic: int, fraction: int, unit_ns: int) -> None:
+    whole = pcap_header(order, magic=magic) + bytes(4) + pcap_record(b"data", order, sec=5, fraction=fraction)
     path.write_bytes(whole)
-    assert [(row.ts_ns, row.data) for row in read_rows(path).rows] == [(5 * S + 7 * unit_ns, b"data")]
+    assert [(row.ts_ns, row.data) for row in read_rows(path).rows] == [(5 * S + fraction * unit_ns, b"data")]
     path.write_bytes(whole[:27])
     with pytest.raises(CaptureError, match=r"inside the pcap file header \(27 of 28 bytes\)"):
         read_rows(path)
+
+
+def test_nanoseconds_under_the_magic_of_microseconds(path: Path) -> None:
+    """ntopng wrote such files (its issue 5728); a second has no 1,000,000 microseconds."""
+    fractions = [999_999, 1_500_000, 700_000_000]
+    path.write_bytes(pcap_header() + b"".join(pcap_record(b"data", sec=5, fraction=fraction) for fraction in fractions))
+    reading = read_rows(path)
+    assert [row.ts_ns for row in reading.rows] == [5 * S + fraction for fraction in fractions]
+    assert reading.capture.format == "pcap-ns"
+    path.write_bytes(pcap_header() + b"".join(pcap_record(b"data", sec=5, fraction=fraction) for fraction in [*fractions, 1, 2]))
+    assert [row.ts_ns for row in read_rows(path).rows][:1] == [5 * S + 999_999_000], "single odd records decide nothing"
 
 
 def test_dg_ux_wrote_version_543_with_the_wire_length_first(path: Path) -> None:

@@ -22,6 +22,7 @@ from pcapdiag.losses import Loss
 FILE_HEADER_LEN: Final = 24
 
 _MICRO, _NANO = 1_000, 1
+_MICROS_PER_S: Final = 1_000_000
 _SEVERAL: Final = 2
 _PATCHED_LEN: Final = 24
 _PACKET_TYPE_AT: Final = 22  # in a patched record header
@@ -36,9 +37,10 @@ MAGICS: Final = {
     # Kuznetsov's patched libpcap: 8 more bytes a record (interface index, protocol, packet type)
     bytes.fromhex("34cdb2a1"): ("<", _MICRO, _PATCHED_LEN),
     bytes.fromhex("a1b2cd34"): (">", _MICRO, _PATCHED_LEN),
-    # IXIA's lcap, hardware and software: 4 more bytes of file header (the size of all records)
-    bytes.fromhex("ac01001c"): ("<", _NANO, 16),
-    bytes.fromhex("1c0001ac"): (">", _NANO, 16),
+    # IXIA's lcap, hardware and software: 4 more bytes of file header (the size of all records). Hardware is said to count
+    # nanoseconds, Wireshark reads microseconds: the fractions decide.
+    bytes.fromhex("ac01001c"): ("<", _MICRO, 16),
+    bytes.fromhex("1c0001ac"): (">", _MICRO, 16),
     bytes.fromhex("ab01001c"): ("<", _MICRO, 16),
     bytes.fromhex("1c0001ab"): (">", _MICRO, 16),
 }
@@ -135,6 +137,8 @@ class PcapReader:
         self._look_behind(window[used : used + self._header_len])
         if not good:
             return None, 0
+        if not self.frame_count and self._fraction_ns == _MICRO and 2 * int((words[:, 1] >= _MICROS_PER_S).sum()) > good:
+            self._fraction_ns, self.format = _NANO, "pcap-ns"  # a magic that lies, as some exporters write
         ts_ns = words[:, 0] * np.int64(1_000_000_000)
         ts_ns += words[:, 1] * np.int64(self._fraction_ns)
         return self._frames(window[:used], at, ts_ns, captured, np.maximum(length, captured)), used - start
