@@ -56,7 +56,7 @@ def group_flows(
         block_packets: flows are worked on in blocks of about this many packets; the result does not depend on it.
     """
     kept = quality.repair(packets, len(captures), room, with_copies=as_recorded)
-    whole = group_packets(packets, kept.aside, by_time=not as_recorded, jobs=jobs, room=room)
+    whole = group_packets(packets, kept.aside, None if as_recorded else kept.twins, by_time=not as_recorded, jobs=jobs, room=room)
     one_leg = (kept, whole, NO_LINK) if as_recorded else quality.keep_one_leg(packets, kept, whole, jobs=jobs, room=room)
     kept, grouping, link = one_leg
     flow_of_row = _flow_of_row(packets, grouping, room)

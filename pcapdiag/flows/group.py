@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pcapdiag.columns import I32, I64, U8, U16, Bools, Rows
-from pcapdiag.flows.conversations import blocks, endpoints, find_conversations
-from pcapdiag.flows.segmented import concatenated_ranges
+from pcapdiag.flows.conversations import Conversations, blocks, endpoints, find_conversations
+from pcapdiag.flows.networks import Networks, Sights, Twins
+from pcapdiag.flows.segmented import concatenated_ranges, group_starts
 from pcapdiag.packets.table import ACK, FIN, RST, SYN, UDP, Packets
+from pcapdiag.spool import WINDOW
 from pcapdiag.workers import spread
 
 if TYPE_CHECKING:
@@ -81,12 +83,21 @@ class Grouping:
         })  # fmt: skip
 
 
-def group_packets(packets: Packets, aside: Rows = _NO_ROWS, *, by_time: bool = True, jobs: int = 1, room: Room | None = None) -> Grouping:
+def group_packets(
+    packets: Packets,
+    aside: Rows = _NO_ROWS,
+    twins: Twins | None = None,
+    *,
+    by_time: bool = True,
+    jobs: int = 1,
+    room: Room | None = None,
+) -> Grouping:
     """Flows of TCP and UDP packets, numbered by their first packet.
 
     Args:
         packets: the packets.
         aside: rows to leave out, ascending.
+        twins: the copies among them; None: equal five-tuples are of one network, whatever is around them.
         by_time: the packets come in the order of time; else in that of the file.
         jobs: how many processes share the work.
         room: where what has a row per packet lies.
@@ -94,6 +105,8 @@ def group_packets(packets: Packets, aside: Rows = _NO_ROWS, *, by_time: bool = T
     A SYN whose number does not fit the packets before it on its five-tuple opens a new flow (RFC 9293 section 3.6.1).
     """
     found = find_conversations(packets, aside, by_time=by_time, room=room)
+    if twins is not None:
+        found = _by_network(packets, found, Networks(packets, twins), room)
     ends = np.cumsum(found.length)
     edges = [(int(ends[a] - found.length[a]), int(ends[b - 1])) for a, b in blocks(found.length, _BLOCK_PACKETS) if b]
     begins = ends - found.length
@@ -115,6 +128,27 @@ def group_packets(packets: Packets, aside: Rows = _NO_ROWS, *, by_time: bool = T
         server=(server >> 16).astype(np.int32), server_port=(server & 0xFFFF).astype(np.uint16),
         roles_known=known, proto=flows.proto,
     )  # fmt: skip
+
+
+def _by_network(packets: Packets, found: Conversations, networks: Networks, room: Room | None) -> Conversations:
+    """The same, where a conversation between equal endpoints of two networks is two."""
+    if networks.path_count == 1:
+        return found
+    lengths, ends = [np.empty(0, np.int64)], np.cumsum(found.length)
+    for first, stop in blocks(found.length, WINDOW):
+        length = found.length[first:stop]
+        part = slice(int(ends[first] - length[0]), int(ends[stop - 1])) if stop else slice(0, 0)
+        rows, number = found.rows[part], np.repeat(np.arange(len(length)), length)
+        forth = endpoints(packets.src[rows], packets.sport[rows]) < endpoints(packets.dst[rows], packets.dport[rows])
+        network = networks.tell_apart(Sights(rows=rows, tuple_of=number, forth=forth))
+        if network is not None:
+            order = np.lexsort((network, number))
+            found.rows[part] = rows[order]
+            length = np.diff(np.flatnonzero(group_starts(number[order]) | group_starts(network[order])), append=len(rows))
+        lengths.append(length)
+        if room is not None:
+            room.release()
+    return Conversations(found.rows, np.concatenate(lengths))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MIN_MTU_V4, MIN_MTU_V6 = 68, 1_280
 """The least MTU an IPv4 (RFC 791 section 3.2) and an IPv6 link (RFC 8200 section 5) may have."""
 
+_FARTHEST = 1 << 31
+"""Two sequence numbers are never farther apart."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowErrors(Table):
@@ -33,18 +36,18 @@ class FlowErrors(Table):
 
 
 def join_errors(packets: Packets, tcp: TcpTables) -> FlowErrors:
-    """Matches the five-tuple of every quote with the flows; of several with the same one, the last begun before the error."""
+    """Matches the five-tuple of every quote with the flows begun before the error; of several, the quoted sequence number decides."""
     errors = packets.icmp_errors
     if not len(errors):
         return FlowErrors.empty()
     by_tuple = _flows_between(tcp, np.unique(np.concatenate([errors.src, errors.dst])))
     found: list[tuple[int, int, int]] = []
-    columns = (errors.proto, errors.src, errors.sport, errors.dst, errors.dport, packets.ts_ns[errors.row])
-    for number, (proto, src, sport, dst, dport, at_ns) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+    columns = (errors.proto, errors.src, errors.sport, errors.dst, errors.dport, errors.seq, packets.ts_ns[errors.row])
+    for number, (proto, src, sport, dst, dport, seq, at_ns) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
         for direction, key in ((CLIENT_TO_SERVER, (proto, src, sport, dst, dport)), (SERVER_TO_CLIENT, (proto, dst, dport, src, sport))):
             begun = [flow for flow in by_tuple.get(key, ()) if tcp.flows.first_ns[flow] <= at_ns]
             if begun:
-                found.append((number, begun[-1], direction))
+                found.append((number, _nearest(packets, tcp, begun, direction, seq, at_ns), direction))
                 break
     if not found:
         return FlowErrors.empty()
@@ -71,19 +74,33 @@ def _flows_between(tcp: TcpTables, addresses: I32) -> dict[tuple[int, int, int, 
     return dict(table)
 
 
+def _nearest(packets: Packets, tcp: TcpTables, flows: list[int], direction: int, seq: int, ts_ns: int) -> int:
+    """The flow whose last packet before ts_ns had the nearest sequence number; the last flow where none can be compared."""
+    if len(flows) == 1:
+        return flows[0]
+    places = [_place(packets, tcp, flow, direction, seq, ts_ns) for flow in flows]
+    return max(zip(places, flows, strict=True), key=lambda one: (-abs(one[0][1]) if one[0] else -_FARTHEST, one[1]))[1]
+
+
 def _offset(packets: Packets, tcp: TcpTables, flow: int, direction: int, seq: int, ts_ns: int) -> int:
-    """Stream offset of a sequence number, counted from the packet of that direction seen last before ts_ns."""
+    """Stream offset of a sequence number; -1 where it cannot be told."""
+    place = _place(packets, tcp, flow, direction, seq, ts_ns)
+    return -1 if place is None else max(sum(place), -1)
+
+
+def _place(packets: Packets, tcp: TcpTables, flow: int, direction: int, seq: int, ts_ns: int) -> tuple[int, int] | None:
+    """Stream offset of the packet of that direction seen last before ts_ns, and how far ahead of it a sequence number is."""
     if seq < 0 or int(tcp.flows.proto[flow]) != TCP:
-        return -1
+        return None
     begin, stop = int(tcp.flows.begin[flow]), int(tcp.flows.stop[flow])
     segments = tcp.segments
     placed = (segments.direction[begin:stop] == direction) & (segments.seq[begin:stop] >= 0)
     mine = np.flatnonzero(placed & (segments.ts_ns[begin:stop] <= ts_ns))
     if not len(mine):
-        return -1
+        return None
     near = begin + int(mine[-1])
     ahead = (seq - int(packets.seq[segments.row[near]]) + (1 << 31)) % (1 << 32) - (1 << 31)  # RFC 9293 section 3.4: modulo 2^32
-    return max(int(segments.seq[near]) + ahead, -1)
+    return int(segments.seq[near]), ahead
 
 
 class TooBig(NamedTuple):

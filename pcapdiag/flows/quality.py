@@ -18,6 +18,7 @@ from pcapdiag.flows.glance import SHOWN, Glance, glance
 from pcapdiag.flows.grade import Defects, grade
 from pcapdiag.flows.group import Grouping, group_packets
 from pcapdiag.flows.legs import Link, link_legs, rows_of_legs
+from pcapdiag.flows.networks import Twins
 from pcapdiag.flows.table import Quality
 from pcapdiag.packets.table import TCP
 from pcapdiag.spool import windows
@@ -48,6 +49,11 @@ class Kept:
     backward_max_ns: I64
     backward_rows: Rows
     """Rows of such records."""
+
+    @property
+    def twins(self) -> Twins:
+        """Copies beside their originals."""
+        return Twins(self.copies, self.originals)
 
     @property
     def aside(self) -> I64:
@@ -84,7 +90,7 @@ def keep_one_leg(packets: Packets, kept: Kept, grouping: Grouping, *, jobs: int,
     if not len(link.far):
         return kept, grouping, link
     kept = replace(kept, legs=rows_of_legs(grouping, link))
-    return kept, group_packets(packets, kept.aside, jobs=jobs, room=room), link
+    return kept, group_packets(packets, kept.aside, kept.twins, jobs=jobs, room=room), link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
