@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Final
 from weakref import WeakSet
@@ -112,6 +113,23 @@ def rows_by_number(number: Array, counts: Array, room: Room | None) -> Array:
         rows[np.repeat(free[kinds] - begin, length) + np.arange(len(own))] = order + part.start
         free[kinds] += length
     return rows
+
+
+def portions(keys: Array, room: Room | None) -> Iterator[Array]:
+    """The rows in portions of about a window, in their order within each; equal 64-bit keys, well mixed, lie in one portion."""
+    if len(keys) <= WINDOW:
+        yield np.arange(len(keys))
+        return
+    bits = np.uint64(max(1, (len(keys) // WINDOW).bit_length()))
+    number, counts = column(len(keys), np.int32, room), np.zeros(1 << int(bits), np.int64)
+    for part in windows(len(keys), room):
+        number[part] = keys[part] >> (np.uint64(64) - bits)
+        counts += np.bincount(number[part], minlength=len(counts))
+    rows = rows_by_number(number, counts, room)
+    for begin, end in pairwise([0, *np.cumsum(counts).tolist()]):
+        yield rows[begin:end]
+        if room is not None:
+            room.release()
 
 
 class Spool:

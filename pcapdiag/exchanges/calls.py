@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import pairwise
 from statistics import fmean, median, pstdev
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from pcapdiag.exchanges.abandon import SAME_LEN
 from pcapdiag.exchanges.ragged import Ragged
 from pcapdiag.exchanges.table import BACKOFFS, CODES, HTTP, PROTOCOLS, SETUP, Calls, Exchange, Exchanges, Outcome, Protocol
+from pcapdiag.packets.distinct import mixed
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pcapdiag.columns import I32, U64, Bools, Rows
     from pcapdiag.flows.table import Flows
 
@@ -181,8 +180,8 @@ def _may_follow(exchanges: Exchanges, flows: Flows, rows: Rows, again: Rows) -> 
         """Of each exchange its route, its name and its id there; is it a connect, is it a request?"""
         flow, protocol = exchanges.flow[some], exchanges.protocol[some]
         route, number = route_of_flow[flow].astype(np.uint64), id_of_fact[exchanges.fact[some]]
-        name = _mixed(flows.client[flow], family_of[protocol], exchanges.name[some])
-        return route, name, np.where(number < 0, _NO_ID, _mixed(number, route)), protocol == _CONNECT, ~np.isin(protocol, list(_SETUPS))
+        name = mixed(flows.client[flow], family_of[protocol], exchanges.name[some])
+        return route, name, np.where(number < 0, _NO_ID, mixed(number, route)), protocol == _CONNECT, ~np.isin(protocol, list(_SETUPS))
 
     old_route, old_name, old_id, old_connect, old_request = keys(again)
     route, name, number, connect, request = keys(rows)
@@ -191,15 +190,6 @@ def _may_follow(exchanges: Exchanges, flows: Flows, rows: Rows, again: Rows) -> 
     same_id = request & (number != _NO_ID) & np.isin(number, old_id)
     found: Bools = after_connect | after_request | same_id | (~connect & np.isin(name, old_name[~old_connect]))
     return found
-
-
-def _mixed(*columns: NDArray[np.integer[Any]]) -> U64:
-    """Equal rows get equal values, others practically never."""
-    result = np.zeros(len(columns[0]), np.uint64)
-    for column in columns:
-        result = (result ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-        result ^= result >> np.uint64(29)
-    return result
 
 
 def _agents(clients: I32) -> tuple[I32, tuple[int, ...]]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcapdiag.flows.segmented import concatenated_ranges
+from pcapdiag.packets.distinct import mixed
 from pcapdiag.packets.table import ICMP, ICMPV6, TCP, UDP, Packets
-from pcapdiag.spool import WINDOW, column, rows_by_number, windows
+from pcapdiag.spool import column, portions, windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,16 +72,9 @@ def find_copies(packets: Packets, order: Order | None = None, room: Room | None 
 def _by_identity(packets: Packets, rows: Rows, room: Room | None) -> Iterator[tuple[Rows, U64]]:
     """Places in `rows` and their identities, equal ones as neighbours, in their order; one portion, or several of many rows."""
     identity = column(len(rows), np.uint64, room)
-    bits = np.uint64(max(1, (len(rows) // WINDOW).bit_length()))
     for part in windows(len(rows), room):
         identity[part] = _identity(packets, rows[part])
-    if len(rows) <= WINDOW:
-        portions = [np.arange(len(rows))]
-    else:
-        number = (identity >> (np.uint64(64) - bits)).astype(np.int32)
-        counts = np.bincount(number)
-        portions = np.split(rows_by_number(number, counts, room), np.cumsum(counts)[:-1])
-    for portion in portions:
+    for portion in portions(identity, room):
         place = portion[np.argsort(identity[portion], kind="stable")]
         yield place, identity[place]
 
@@ -183,27 +177,27 @@ def _judge(packets: Packets, earlier: Rows, later: Rows) -> tuple[Bools, Bools, 
 
 def _quick_hash(packets: Packets, rows: Rows | slice) -> U32:
     """A 32-bit mix of most of a packet's identity, cheap enough for every packet."""
-    mixed = packets.seq[rows] * np.uint32(0x9E3779B1)
-    mixed += packets.ack[rows]
-    mixed *= np.uint32(0x85EBCA77)
-    mixed += packets.ts_val[rows]
-    mixed *= np.uint32(0xC2B2AE3D)
-    mixed += packets.payload_len[rows].view(np.uint32)
-    mixed ^= mixed >> np.uint32(15)
-    mixed += packets.ip_id[rows]
-    mixed *= np.uint32(0x27D4EB2F)
-    mixed += packets.sport[rows]
-    mixed += packets.dport[rows]
-    mixed *= np.uint32(0x9E3779B1)
-    mixed ^= packets.window[rows]
-    mixed += packets.flags[rows]
-    mixed += packets.frag_offset[rows].view(np.uint32)
+    total = packets.seq[rows] * np.uint32(0x9E3779B1)
+    total += packets.ack[rows]
+    total *= np.uint32(0x85EBCA77)
+    total += packets.ts_val[rows]
+    total *= np.uint32(0xC2B2AE3D)
+    total += packets.payload_len[rows].view(np.uint32)
+    total ^= total >> np.uint32(15)
+    total += packets.ip_id[rows]
+    total *= np.uint32(0x27D4EB2F)
+    total += packets.sport[rows]
+    total += packets.dport[rows]
+    total *= np.uint32(0x9E3779B1)
+    total ^= packets.window[rows]
+    total += packets.flags[rows]
+    total += packets.frag_offset[rows].view(np.uint32)
     blank = np.flatnonzero((packets.proto[rows] != TCP) & (packets.ip_id[rows] == 0))
     if len(blank):
-        mixed[blank] += content(packets, blank + rows.start if isinstance(rows, slice) else rows[blank]).astype(np.uint32)
-    mixed ^= mixed >> np.uint32(16)
-    mixed *= np.uint32(0x85EBCA77)
-    return mixed
+        total[blank] += content(packets, blank + rows.start if isinstance(rows, slice) else rows[blank]).astype(np.uint32)
+    total ^= total >> np.uint32(16)
+    total *= np.uint32(0x85EBCA77)
+    return total
 
 
 def _identity(packets: Packets, rows: Rows) -> U64:
@@ -212,19 +206,14 @@ def _identity(packets: Packets, rows: Rows) -> U64:
         "src", "dst", "seq", "ack", "sport", "dport", "ts_val", "ip_id", "window", "flags", "proto", "payload_len", "frag_offset",
     )}  # fmt: skip
     c, half = columns, np.uint64(32)
-    mixed = np.zeros(len(rows), np.uint64)
-    for words in (
+    return mixed(
         (c["src"] << half) | c["dst"],
         (c["seq"] << half) | c["ack"],
         (c["sport"] << np.uint64(48)) | (c["dport"] << half) | c["ts_val"],
         (c["ip_id"] << np.uint64(48)) | (c["window"] << half) | (c["flags"] << np.uint64(24)) | c["proto"],
         (c["payload_len"] << half) | c["frag_offset"],
         _said(packets, rows),
-    ):
-        mixed ^= words
-        mixed *= _MIX
-        mixed ^= mixed >> np.uint64(29)
-    return mixed
+    )
 
 
 def _said(packets: Packets, rows: Rows) -> U64:

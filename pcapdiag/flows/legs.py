@@ -16,6 +16,7 @@ from pcapdiag.columns import I32, I64, U16, U64, Bools, Rows
 from pcapdiag.flows.copies import COPY_NS, ELSEWHERE_NS, content
 from pcapdiag.flows.group import Grouping
 from pcapdiag.flows.table import NatLegs
+from pcapdiag.packets.distinct import mixed
 from pcapdiag.packets.table import CWR, ECE, TCP, UDP, Packets
 
 _KEYS = 4
@@ -101,19 +102,15 @@ def _print(packets: Packets, rows: Rows) -> U64:
     """A mix of what a translator leaves alone. Of UDP: length and content."""
     flags = packets.flags[rows] & ~np.uint8(ECE | CWR)
     half = np.uint64(32)
-    mixed = np.zeros(len(rows), np.uint64)
-    for column in (
+    prints = mixed(
         (packets.seq[rows].astype(np.uint64) << half) | packets.ack[rows],
         (packets.ts_val[rows].astype(np.uint64) << half) | packets.ts_ecr[rows],
         (packets.payload_len[rows].astype(np.uint64) << half) | (flags.astype(np.uint64) << np.uint64(8)) | packets.proto[rows],
-    ):
-        mixed ^= column
-        mixed *= _MIX
-        mixed ^= mixed >> np.uint64(29)
+    )
     datagrams = np.flatnonzero(packets.proto[rows] == UDP)
     if len(datagrams):
-        mixed[datagrams] ^= content(packets, rows[datagrams])
-    return mixed
+        prints[datagrams] ^= content(packets, rows[datagrams])
+    return prints
 
 
 def _confirm(packets: Packets, grouping: Grouping, one: I64, other: I64) -> Link:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pcapdiag.columns import I8, I32, I64, U8, U32, Bools, Col, Rows, Table
 from pcapdiag.losses import Loss, Losses
-from pcapdiag.packets.distinct import first_equal, firsts_of
+from pcapdiag.packets.distinct import first_equal, firsts_of, mixed
 
 Headers = npt.NDArray[np.void]
 """One header a row; the fields of its layout are read by name."""
@@ -205,12 +205,7 @@ def select(mask: Bools) -> Rows | slice:
     return slice(None) if mask.all() else np.flatnonzero(mask)
 
 
-def mixed(*words: npt.NDArray[np.integer[Any]]) -> U32:
-    """A 32-bit hash of integers, never 0."""
-    total = np.zeros(len(words[0]), np.uint64)
-    for word in words:
-        total ^= word.astype(np.uint64)
-        total *= np.uint64(0x9E3779B97F4A7C15)
-        total ^= total >> np.uint64(29)
-    hashed: U32 = (total >> np.uint64(32)).astype(np.uint32)
+def link_hash(*words: npt.NDArray[np.integer[Any]]) -> U32:
+    """A 32-bit hash of link-layer addresses, never 0."""
+    hashed: U32 = (mixed(*words) >> np.uint64(32)).astype(np.uint32)
     return np.maximum(hashed, np.uint32(1))

@@ -11,7 +11,7 @@ import numpy as np
 
 from pcapdiag.columns import I64, U16, Rows
 from pcapdiag.losses import Loss
-from pcapdiag.packets.cursor import MAX_DEPTH, Batch, Cursor, Found, Layer, advanced, entered, mixed, moved, select, shallow
+from pcapdiag.packets.cursor import MAX_DEPTH, Batch, Cursor, Found, Layer, advanced, entered, link_hash, moved, select, shallow
 from pcapdiag.packets.inside import (
     ARP_TYPE,
     FABRICPATH_TYPE,
@@ -79,8 +79,8 @@ def _read_addresses(batch: Batch, cursor: Cursor) -> tuple[Cursor, U16]:
     bare = select(cursor.depth == 0)
     frame = cursor.frame[bare]
     both, rest = header["dst_src"][bare], header["src"][bare]
-    batch.link_hash[frame] = mixed(both, rest)
-    batch.src_link_hash[frame] = mixed(both >> np.uint64(48), rest)
+    batch.link_hash[frame] = link_hash(both, rest)
+    batch.src_link_hash[frame] = link_hash(both >> np.uint64(48), rest)
     return cursor, header["type"].astype(np.uint16)
 
 
@@ -143,7 +143,7 @@ def _name_vlans(batch: Batch, cursor: Cursor, rows: Rows) -> Cursor:
     path[named] = batch.paths.push(path[named], "vlan", vlan[vlan > 0])
     bare = cursor.depth[rows] == 0
     frame = cursor.frame[rows][bare]
-    batch.link_hash[frame] = mixed(batch.link_hash[frame], vlan[bare])
+    batch.link_hash[frame] = link_hash(batch.link_hash[frame], vlan[bare])
     return Cursor(
         frame=cursor.frame, at=cursor.at, end=cursor.end, wire_end=cursor.wire_end, path=path, outer_at=cursor.outer_at, depth=cursor.depth
     )

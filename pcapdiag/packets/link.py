@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pcapdiag.capture.frames import Frames
 from pcapdiag.columns import I64
 from pcapdiag.losses import Loss
-from pcapdiag.packets.cursor import Batch, Cursor, Found, Layer, advanced, mixed, moved, select
+from pcapdiag.packets.cursor import Batch, Cursor, Found, Layer, advanced, link_hash, moved, select
 from pcapdiag.packets.ethernet import read_ether_type, read_ethernet, read_switch_tagged
 from pcapdiag.packets.firewall import AF_INET, AF_INET6, read_enc, read_nflog, read_pflog
 from pcapdiag.packets.serial import (
@@ -99,8 +99,8 @@ def _read_cooked(batch: Batch, cursor: Cursor, header: npt.NDArray[np.void], int
     unused_bits = 64 - 8 * np.clip(header["address_len"].astype(np.int64), 1, 8)  # a shift by 64 is undefined
     address = (header["address"] << unused_bits.astype(np.uint64)) >> unused_bits.astype(np.uint64)
     known = header["address_len"] > 0
-    batch.src_link_hash[frame] = np.where(known, mixed(address), 0)
-    batch.link_hash[frame] = np.where(known | (interface > 0), mixed(address * known, interface), 0)
+    batch.src_link_hash[frame] = np.where(known, link_hash(address), 0)
+    batch.link_hash[frame] = np.where(known | (interface > 0), link_hash(address * known, interface), 0)
     hardware = header["hardware"]
     if not np.isin(hardware, (_ARPHRD_NETLINK, _ARPHRD_RADIOTAP, _ARPHRD_FRAME_RELAY)).any():
         return read_ether_type(batch, cursor, header["type"].astype(np.uint16), _COOKED_LLC)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pcapdiag.capture.frames import Frames
 from pcapdiag.columns import I64, Bools, Rows
-from pcapdiag.packets.cursor import Batch, Headers, mixed, select
+from pcapdiag.packets.cursor import Batch, Headers, link_hash, select
 from pcapdiag.packets.distinct import Keys
 from pcapdiag.packets.table import ACK, TCP
 
@@ -91,8 +91,8 @@ def _usual(header: Headers, captured: I64) -> Bools:
 
 def _note_links(batch: Batch, frames: Frames, header: Headers, rows: Rows) -> None:
     both, rest = header["dst_src"], header["src_rest"]
-    batch.link_hash[rows] = mixed(both, rest)
-    batch.src_link_hash[rows] = mixed(both >> np.uint64(48), rest)
+    batch.link_hash[rows] = link_hash(both, rest)
+    batch.src_link_hash[rows] = link_hash(both >> np.uint64(48), rest)
     inbound = frames.flags[rows] & 3
     if inbound.any():
         batch.direction[rows[inbound == 1]] = 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from pcapdiag.columns import I64, Bools
 from pcapdiag.losses import Loss
-from pcapdiag.packets.cursor import Batch, Cursor, Found, Headers, Layer, mixed, moved, select
+from pcapdiag.packets.cursor import Batch, Cursor, Found, Headers, Layer, link_hash, moved, select
 
 _CONTROL = np.dtype([("value", "<u2")])
 _ADDRESSES = np.dtype({"names": ["both", "rest", "sequence"], "formats": ["<u8", "<u4", "<u2"], "offsets": [4, 12, 22], "itemsize": 24})
@@ -88,8 +88,8 @@ def _read_frames(batch: Batch, cursor: Cursor, padded: Bools) -> Found:
     header = batch.gather(cursor.at, _ADDRESSES)
     bare = select(cursor.depth == 0)
     frame, both, rest = cursor.frame[bare], header["both"][bare], header["rest"][bare]
-    batch.link_hash[frame] = mixed(both, rest)
-    batch.src_link_hash[frame] = mixed(both >> np.uint64(48), rest)
+    batch.link_hash[frame] = link_hash(both, rest)
+    batch.src_link_hash[frame] = link_hash(both >> np.uint64(48), rest)
     open_ = control & _PROTECTED == 0
     first = header["sequence"] & 0x0F == 0
     batch.lose(Loss.WLAN_ENCRYPTED, ~open_)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcapdiag.columns import I64, NEVER, Bools
+from pcapdiag.columns import I64, NEVER, U64, Bools
 from pcapdiag.flows.segmented import concatenated_ranges
+from pcapdiag.packets.distinct import mixed
 from pcapdiag.packets.table import SYN, TCP
-from pcapdiag.pair.side import joined, mixed
+from pcapdiag.pair.side import joined
 
 if TYPE_CHECKING:
     from pcapdiag.pair.side import Side
@@ -60,7 +61,7 @@ def match_flows(near: Side, far: Side) -> FlowMatch:
     return FlowMatch(near=near_id, far=far_id, turned=turned, same_address=same.astype(np.bool_), shift=shift, rewritten=rewrites > 0)
 
 
-def _tuples(side: Side) -> I64:
+def _tuples(side: Side) -> U64:
     """One number per flow for its unordered pair of endpoints and its protocol."""
     flows = side.tcp.flows
     client = (flows.client.astype(np.int64) << 16) | flows.client_port
@@ -90,7 +91,7 @@ def _voted(near: Side, far: Side) -> dict[tuple[int, int], tuple[int, int]]:
     }  # fmt: skip
 
 
-def _fingerprints(side: Side) -> I64:
+def _fingerprints(side: Side) -> U64:
     """What a packet keeps on its way, NAT or not: its numbers, its length, what it is."""
     numbers = (side.number.astype(np.int64) << 32) | np.where(side.has_ack, side.ack_number, 0).astype(np.int64)
     return mixed(numbers, (side.tcp.segments.payload_len.astype(np.int64) << 8) | side.what)
@@ -137,7 +138,7 @@ def _rows(side: Side, flow: int) -> I64:
     return np.arange(int(flows.begin[flow]), int(flows.stop[flow])) if flows.proto[flow] == TCP else np.empty(0, np.int64)
 
 
-def _fingerprints_of(side: Side, rows: I64) -> I64:
+def _fingerprints_of(side: Side, rows: I64) -> U64:
     numbers = (side.number[rows].astype(np.int64) << 32) | np.where(side.has_ack, side.ack_number, 0)[rows].astype(np.int64)
     return mixed(numbers, (side.tcp.segments.payload_len[rows].astype(np.int64) << 8) | side.what[rows])
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcapdiag.columns import I64, Bools, Rows
+from pcapdiag.columns import I64, U64, Bools, Rows
 from pcapdiag.flows.segmented import concatenated_ranges
+from pcapdiag.packets.distinct import mixed
 from pcapdiag.packets.table import SYN
 from pcapdiag.pair.match_flows import matched_rows
-from pcapdiag.pair.side import joined, mixed
+from pcapdiag.pair.side import joined
 
 if TYPE_CHECKING:
     from pcapdiag.pair.match_flows import FlowMatch
@@ -132,7 +133,7 @@ def _half(side: Side, match: FlowMatch, *, far: bool) -> Half:
     )  # fmt: skip
 
 
-def _keys(side: Side, half: Half, rows: Rows, fields: int) -> I64:
+def _keys(side: Side, half: Half, rows: Rows, fields: int) -> U64:
     """What must agree of a transmission, as one number."""
     at = half.segment[rows]
     what = (half.way[rows] << 32) | (half.length[rows] << 8) | side.what[at]
@@ -181,7 +182,7 @@ def _edge(way: I64, offset: I64) -> I64:
     return (way << 43) + offset
 
 
-def _cells(side: Side, half: Half, rows: Rows, edges: I64) -> tuple[I64, I64, I64, I64]:
+def _cells(side: Side, half: Half, rows: Rows, edges: I64) -> tuple[U64, I64, I64, I64]:
     """Per cell of each packet: its key, the entry, the row in edges, its length."""
     low = np.searchsorted(edges, _edge(half.way[rows], half.start[rows]))
     count = np.searchsorted(edges, _edge(half.way[rows], half.start[rows] + half.length[rows])) - low

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcapdiag.columns import I32, I64, Bools, Rows
+from pcapdiag.columns import I32, I64, U64, Bools, Rows
+from pcapdiag.packets.distinct import mixed
 from pcapdiag.packets.table import TCP
-from pcapdiag.pair.side import joined, mixed
+from pcapdiag.pair.side import joined
 
 if TYPE_CHECKING:
     from pcapdiag.pair.side import Side
@@ -54,7 +55,7 @@ def _rows(side: Side) -> Rows:
     return kept
 
 
-def _keys(side: Side, rows: Rows) -> I64:
+def _keys(side: Side, rows: Rows) -> U64:
     packets = side.packets
     column = {name: getattr(packets, name)[rows].astype(np.int64) for name in ("src", "dst", "sport", "dport", "proto", "ip_id")}
     return mixed(

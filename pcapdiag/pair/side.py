@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcapdiag.columns import I64, U8, U16, U32, Bools, Rows
+from pcapdiag.columns import I64, U8, U16, U32, U64, Bools, Rows
 from pcapdiag.packets.table import ACK, FIN, RST, SYN, Packets
 
 if TYPE_CHECKING:
@@ -94,17 +94,7 @@ class Side:
         return len(self.tcp.segments)
 
 
-def mixed(*columns: I64) -> I64:
-    """A 64-bit mix of columns: equal rows get equal values, others practically never."""
-    result = np.zeros(len(columns[0]), np.uint64)
-    for column in columns:
-        result ^= column.astype(np.uint64)
-        result *= np.uint64(0x9E3779B97F4A7C15)
-        result ^= result >> np.uint64(29)
-    return result.view(np.int64)
-
-
-def joined(left: I64, right: I64) -> tuple[Rows, Rows]:
+def joined(left: I64 | U64, right: I64 | U64) -> tuple[Rows, Rows]:
     """Rows with equal keys: the first of one side with the first of the other, the second with the second, and so on."""
     order, other = np.argsort(left, kind="stable"), np.argsort(right, kind="stable")
     keys, others = left[order], right[other]
