@@ -20,6 +20,7 @@ from pcapdiag.flows.group import Grouping, group_packets
 from pcapdiag.flows.legs import Link, link_legs, rows_of_legs
 from pcapdiag.flows.networks import Twins
 from pcapdiag.flows.table import Quality
+from pcapdiag.flows.trains import with_cars
 from pcapdiag.packets.table import TCP
 from pcapdiag.spool import windows
 
@@ -67,7 +68,7 @@ def repair(packets: Packets, capture_count: int, room: Room | None = None, *, wi
     steps, furthest = np.zeros(capture_count, np.int64), np.zeros(capture_count, np.int64)
     np.add.at(steps, packets.capture[late], 1)
     np.maximum.at(furthest, packets.capture[late], packets.ts_ns[late - 1] - packets.ts_ns[late])
-    copies = NO_COPIES if with_copies else find_copies(packets, order_by_time(packets, room), room)
+    copies = NO_COPIES if with_copies else with_cars(packets, find_copies(packets, order_by_time(packets, room), room), room)
     return Kept(
         copies=copies.row, originals=copies.original, routed=copies.routed, legs=np.empty(0, np.intp),
         backward_steps=steps, backward_max_ns=furthest, backward_rows=late,
