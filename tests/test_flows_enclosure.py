@@ -8,8 +8,8 @@ import pytest
 
 from pcapdiag.flows.enclosure import Enclosure, Enclosures, explained_mtu, name_of, reported_outside, tunnel_of_datagram
 from pcapdiag.packets import Packets, Tunnel
-from tests.frame_bytes import batch, decode, ether, ipv4, tcp, udp
-from tests.wrapped import TUNNELS
+from tests.frame_bytes import batch, decode, ether, ipv4, tcp, udp, vxlan
+from tests.wrapped import TUNNELS, over_udp
 
 THERE, BACK = ipv4(tcp(b"ask"), src="10.0.0.1", dst="10.0.0.2"), ipv4(tcp(b"say"), src="10.0.0.2", dst="10.0.0.1")
 
@@ -62,6 +62,13 @@ def test_of_several_the_one_with_most_headers_counts() -> None:
 def test_both_directions_over_one_way_of_a_link_are_a_mirror() -> None:
     wrap = TUNNELS["vxlan"].wrap
     assert between(wrap(THERE), wrap(BACK)) is None
+
+
+def test_a_tunnel_number_for_each_direction() -> None:
+    """Two mirror sessions, one an end; or an overlay that writes who sends where the network's number would stand."""
+    wrap, other = over_udp(4789, vxlan(b"", 1)), over_udp(4789, vxlan(b"", 2))
+    assert between(wrap(THERE), other(BACK)) is None, "a mirror"
+    assert between(wrap(THERE), turned(other(BACK))) == Enclosure("VXLAN", 50), "an overlay"
 
 
 @pytest.mark.parametrize(("low", "high", "told", "expected"), [

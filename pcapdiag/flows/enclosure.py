@@ -91,10 +91,15 @@ class Enclosures:
         return None
 
     def _mirrored(self, number: int, forth: set[tuple[int, int]], back: set[tuple[int, int]]) -> bool:
-        """Was this traffic only copied to an analyser? Then both directions arrive from the same sender over the same link."""
-        if _MIRRORS & {label.partition(" ")[0] for label in self._tunnels[number].path}:
+        """Was this traffic only copied to an analyser? Then both directions arrive from the same sender over the same link.
+
+        Their network identifiers may differ: a mirror session of each end has its own.
+        """
+        kinds = _kinds(self._tunnels[number])
+        if not _MIRRORS.isdisjoint(kinds):
             return True
-        return any(tunnel == number and link > 0 for tunnel, link in forth & back)
+        there, hither = ({link for tunnel, link in way if link > 0 and _kinds(self._tunnels[tunnel]) == kinds} for way in (forth, back))
+        return not there.isdisjoint(hither)
 
 
 def reported_outside(packets: Packets) -> int | None:
@@ -138,16 +143,21 @@ def explained_mtu(mtu: int, quoted_overhead_len: int, tunnel: Enclosure | None) 
     return f" (path MTU {mtu + tunnel.overhead_len:,} less {tunnel.overhead_len} bytes {tunnel.name}, for the inner packets)"
 
 
+def _kinds(tunnel: Tunnel) -> tuple[str, ...]:
+    """Its labels without their numbers."""
+    return tuple(label.partition(" ")[0] for label in tunnel.path)
+
+
 def overhead_of(tunnel: Tunnel) -> int:
     """Bytes a tunnel takes from the MTU of the path around it; bytes that only switches see do not count."""
     if tunnel.overhead_len:
         return tunnel.overhead_len
-    return sum(_LINK_HEADERS.get(label.partition(" ")[0], 0) for label in tunnel.path)
+    return sum(_LINK_HEADERS.get(kind, 0) for kind in _kinds(tunnel))
 
 
 def name_of(tunnel: Tunnel) -> str:
     """What a path of labels is called, without VLANs and numbers."""
-    return listed(_NAMES.get(kind, kind) for kind in (label.partition(" ")[0] for label in tunnel.path) if kind != "vlan")
+    return listed(_NAMES.get(kind, kind) for kind in _kinds(tunnel) if kind != "vlan")
 
 
 def listed(names: Iterable[str]) -> str:
