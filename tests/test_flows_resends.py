@@ -174,7 +174,7 @@ def unheard(vantage: str) -> Wire:
     """The server acknowledges; its ACK is lost."""
     told = Wire(vantage="client" if vantage == "client" else "server").handshake().acks("none", "server").send(300)
     told.ack("server", lose="before" if vantage == "client" else "after").acks("quick", "server").wait(ms=230)
-    return told.resend(by="client")
+    return told.resend(by="client").wait(ms=2).reply(10).send(10)
 
 
 @pytest.mark.parametrize(("vantage", "proof"), [("client", Evidence.DSACK), ("server", Evidence.ACKED)])

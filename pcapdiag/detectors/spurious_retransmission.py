@@ -12,8 +12,9 @@ queue, lost acknowledgments.
 
 ## When it is wrong
 Packets that the network itself duplicated are reported twice too, but then nothing was resent, and they are not counted.
-Where SACK and timestamps are both off, needless resends look like needed ones. Lost and delayed acknowledgments are told
-apart by whether the sender ever echoes them; where it sends nothing more, by time alone.
+Where SACK and timestamps are both off, needless resends look like needed ones. An acknowledgment is called lost only where
+the capture proves it: the sender never shows that it came, but soon that a later one did; or the first to come back answers
+the resend itself, promptly. Where nothing proves it, it counts as late, so lost ones may be more than are said to be.
 
 ## Remedy
 Steady the delay: queue management on the bottleneck, per-flow hashing; look for loss in the direction of the

@@ -186,8 +186,8 @@ def heard_by_sender(again: Again, sequence: Sequence, entries: Entries, acks: Ac
     )  # fmt: skip
 
 
-def trip_around(entries: Entries, fd: I64, entry: I64, group: I64) -> I64:
-    """The round trip between the tap and the sender of each entry around its time: the larger of the samples beside it.
+def trip_before(entries: Entries, fd: I64, entry: I64, group: I64) -> I64:
+    """The round trip between the tap and the sender of each entry at its time: the last sample until then, else the least of all.
 
     Args:
         entries: all entries.
@@ -199,13 +199,10 @@ def trip_around(entries: Entries, fd: I64, entry: I64, group: I64) -> I64:
     sampled = np.flatnonzero(entries.sample_ns >= 0)
     if not len(sampled):
         return trip
-    following = np.searchsorted(sampled, entry)
-    for row in (following - 1, following):
-        near = sampled[np.clip(row, 0, len(sampled) - 1)]
-        fits = (row >= 0) & (row < len(sampled)) & (entry >= 0) & (group[near] == fd)
-        fits &= np.abs(entries.ts_ns[near] - entries.ts_ns[np.maximum(entry, 0)]) <= _FRESH_NS
-        trip = np.where(fits, np.maximum(trip, entries.sample_ns[near]), trip)
-    return trip
+    row = np.searchsorted(sampled, entry, side="right") - 1
+    near = sampled[np.maximum(row, 0)]
+    fits = (row >= 0) & (entry >= 0) & (group[near] == fd) & (entries.ts_ns[np.maximum(entry, 0)] - entries.ts_ns[near] <= _FRESH_NS)
+    return np.where(fits, np.maximum(trip, entries.sample_ns[near]), trip)
 
 
 def last_until(ts_ns: I64, begin: I64, stop: I64, until_ns: I64) -> I64:

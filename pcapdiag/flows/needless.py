@@ -1,4 +1,4 @@
-"""Which resends were needless, because the original had arrived, and whether its acknowledgment was lost or only late.
+"""Which resends were needless, because the original had arrived.
 
 These say so: an ACK or SACK that passed the tap before the resend, or too soon after it to answer it; a DSACK (RFC 2883); an
 ACK that echoes a timestamp older than the resend's (RFC 3522); the late original itself.
@@ -11,19 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcapdiag.columns import I64, NEVER, U16, Bools
-from pcapdiag.flows.again import Again, Entries, Heard, last_until, trip_around
+from pcapdiag.flows.ack_loss import acks_lost
+from pcapdiag.flows.again import Again, Entries, Heard
 from pcapdiag.flows.pieces import key
 from pcapdiag.flows.resend_table import Evidence
 from pcapdiag.flows.segmented import concatenated_ranges, group_starts
 from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Acks, Kind, Sacked
 
-_JITTER_NS = 2_000_000
-"""Delays of hosts and captures that no round trip shows."""
-_DELAYED_ACK_NS = 50_000_000
-"""Linux delays an ACK by 40 ms; several within that time say the same."""
-_PACKETS_AHEAD = 8
-"""What a sender has heard shows in the next few packets, or not at all."""
 _ALMOST = 0.9
 """Of a least round trip: clocks and captures jitter."""
 
@@ -37,7 +32,7 @@ class Needless:
     late_original: Bools
     """The packet is itself the original, come after its resend."""
     ack_lost: Bools
-    """Its acknowledgment was on its way in time and did not arrive."""
+    """The acknowledgment of the packet before it was lost (flows/ack_loss.py)."""
 
 
 def find_needless(again: Again, heard: Heard, sequence: Sequence, entries: Entries, *, acks: Acks, sacked: Sacked) -> Needless:
@@ -58,9 +53,9 @@ def find_needless(again: Again, heard: Heard, sequence: Sequence, entries: Entri
     mark(evidence, plain & soon & (again.kind != Kind.FILL), Evidence.TOO_SOON)
     refused = (again.done_ns >= NEVER) & (again.first >= 0) & (entries.refused_ns[again.fd] > entries.ts_ns[again.first])
     mark(evidence, plain & refused, Evidence.REFUSED)
-    return Needless(
-        evidence=evidence, late_original=late_original, ack_lost=_acks_lost(again, heard, sequence, entries, acks, evidence, told_by)
-    )
+    acked, echoed = bears(evidence, Evidence.ACKED), bears(evidence, Evidence.ECHO)
+    lost = acks_lost(again, heard, sequence, entries, acks=acks, acked=acked, told_by=told_by, echoed=echoed)
+    return Needless(evidence=evidence, late_original=late_original, ack_lost=lost)
 
 
 def mark(evidence: U16, rows: Bools, bit: Evidence) -> None:
@@ -176,65 +171,4 @@ def _echoes_original(again: Again, entries: Entries, acks: Acks) -> Bools:
     _, earliest = np.unique(np.where(at_edge, done, -1), return_index=True)
     told = done[earliest][(at_edge & older)[earliest]]
     result[rows[np.isin(done, told)]] = True
-    return result
-
-
-def _acks_lost(again: Again, heard: Heard, sequence: Sequence, entries: Entries, acks: Acks, evidence: U16, told_by: I64) -> Bools:
-    """Of needless resends: those whose original's ACK did not come in time because it was lost, as far as the tap can tell.
-
-    An ACK seen before the resend was lost when its sender should have had it, and never echoes its timestamp. Without
-    one, the first that covers the bytes is the answer to the resend itself: about a round trip later, no more, or all
-    was merely late. Near the receiver that only says that it had not acknowledged yet.
-    """
-    to_sender = trip_around(entries, again.fd, again.at, sequence.fd)
-    to_receiver = trip_around(entries, again.fd ^ 1, heard.entry, sequence.fd)
-    acked = bears(evidence, Evidence.ACKED)
-    overdue = acked & (again.ts_ns - np.where(acked, again.done_ns, 0) > 1.5 * to_sender + _JITTER_NS)
-    overdue &= ~_ack_echoed(again, sequence, entries, acks, overdue, to_sender)
-    least = np.maximum(entries.trip_ns[again.fd], 0)
-    after_ns = np.where(again.done_ns < NEVER, again.done_ns - again.ts_ns, 0)
-    answered = ~acked & (least > np.maximum(entries.trip_ns[again.fd ^ 1], 0))
-    answered &= (after_ns >= _ALMOST * least) & (after_ns <= 1.75 * to_receiver + _JITTER_NS)
-    by_dsack = (told_by >= 0) & (np.append(acks.segment, [-1])[again.done] == told_by) & ~_held_back(again, entries, acks)
-    handshake = (again.kind == Kind.SYN_AGAIN) & bears(evidence, Evidence.ECHO)
-    lost: Bools = overdue | (answered & (by_dsack | handshake))
-    return lost
-
-
-def _held_back(again: Again, entries: Entries, acks: Acks) -> Bools:
-    """Had the receiver not acknowledged the original yet (RFC 1122 section 4.2.3.2) when the resend made it do so?
-
-    A resend at or below what was acknowledged last updates the timestamp to echo, one above does not (RFC 7323 section
-    4.3). Without timestamps, or where later bytes came too, the time since the original decides.
-    """
-    apart_ns = again.ts_ns - np.where(again.before >= 0, entries.ts_ns[again.before], again.ts_ns)
-    soon = apart_ns <= _DELAYED_ACK_NS + np.maximum(entries.trip_ns[again.fd], 0)
-    covered = again.done < len(acks)
-    done = np.minimum(again.done, max(len(acks) - 1, 0))
-    if not len(acks):
-        return soon
-    ack_entry = entries.entry_of_segment[acks.segment[done]]
-    stamped = covered & entries.has_ts[again.at] & entries.has_ts[ack_entry] & (acks.offset[done] == again.stop)
-    older = newer(entries.ts_val[again.at].astype(np.int64), entries.ts_ecr[ack_entry].astype(np.int64))
-    result: Bools = np.where(stamped, older, soon)
-    return result
-
-
-def _ack_echoed(again: Again, sequence: Sequence, entries: Entries, acks: Acks, asked: Bools, trip_ns: I64) -> Bools:
-    """Does the sender soon echo one of the ACKs that passed the tap with or soon after the first one for these bytes?"""
-    result = np.zeros(len(again.at), np.bool_)
-    rows = np.flatnonzero(asked)
-    if not len(rows):
-        return result
-    back = again.fd[rows] ^ 1
-    begin, stop = np.searchsorted(sequence.fd, [back, back + 1])
-    until_ns = again.done_ns[rows] + np.maximum(trip_ns[rows], _DELAYED_ACK_NS)  # later ones repeat one that was lost
-    last = np.maximum(last_until(entries.ts_ns, begin, stop, np.minimum(until_ns, again.ts_ns[rows] - 1)), 0)
-    first_tick = entries.ts_val[entries.entry_of_segment[acks.segment[again.done[rows]]]].astype(np.int64)
-    last_tick = entries.ts_val[last].astype(np.int64)
-    for ahead in range(1, _PACKETS_AHEAD + 1):
-        at = np.minimum(again.at[rows] + ahead, len(entries.ts_ns) - 1)
-        echo = entries.ts_ecr[at].astype(np.int64)
-        within = entries.has_ts[at] & (sequence.fd[at] == again.fd[rows]) & ~newer(first_tick, echo) & ~newer(echo, last_tick)
-        result[rows[within]] = True
     return result

@@ -39,9 +39,9 @@ class Placement(IntEnum):
     BEHIND_TAP = 2
     """Between the tap and its receiver: the tap saw it."""
     ACK_LOST = 3
-    """It arrived; its acknowledgment did not come back."""
+    """It arrived; its acknowledgment was lost on its way back. Said only where the tap can prove it (flows/ack_loss.py)."""
     NOT_LOST = 4
-    """It arrived, or there was nothing to lose."""
+    """It arrived, or there was nothing to lose. Its acknowledgment was late, or the tap cannot tell."""
 
 
 class Evidence(IntFlag):

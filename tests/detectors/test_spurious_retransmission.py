@@ -31,7 +31,7 @@ def unheard(vantage: Vantage = "client", *, times: int = 4) -> Wire:
     wire = Wire(vantage=vantage, rtt_ms=40).handshake()
     for _ in range(times):
         wire.acks("none", "server").send(GET).ack("server", lose="before" if vantage == "client" else "after")
-        wire.acks("quick", "server").wait(ms=220).resend(by="client").wait(ms=60).reply(OK).wait(ms=60)
+        wire.acks("quick", "server").wait(ms=220).resend(by="client").wait(ms=20).reply(OK).wait(ms=60)
     return wire.close()
 
 
