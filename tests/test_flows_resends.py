@@ -121,6 +121,17 @@ def test_a_spurious_timeout_makes_no_timeouts_of_what_follows() -> None:
     assert [kind for kind, _ in judged(told)] == [K.SPURIOUS, K.FAST]
 
 
+def test_data_of_the_receiver_is_no_duplicate_ack() -> None:
+    """It repeats the same acknowledgment in every packet, and reports nothing (RFC 5681 section 2)."""
+    told = (
+        Wire().handshake().send(100).reply(10).wait(ms=20).send(200, lose="after").reply(6_000).wait(ms=230).resend(100, 300, by="client")
+    )
+    assert judged(told.reply(1)) == [(K.PROBE, P.BEHIND_TAP)]
+    told = Wire().handshake().send(100).reply(10).wait(ms=20).send(6_000, lose="after").reply(5_000)
+    told.wait(ms=230).reply(100).resend(100, 100 + MSS, by="client")
+    assert judged(told.reply(1)) == [(K.RTO, P.BEHIND_TAP)]
+
+
 # --- probes ------------------------------------------------------------------------------------------------------------
 
 

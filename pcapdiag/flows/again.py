@@ -44,6 +44,8 @@ class Entries:
     """Per fd: the connection's round trip between both ends; -1 unknown."""
     trip_ns: I64
     """Per fd: the least round trip between the tap and the data's receiver; -1 unknown."""
+    dup_ack: I64
+    """Number of each duplicate ACK in its series; 0 for other packets."""
     sample_ns: I64
     """Round trip between the tap and the host that sent the entry, as this ACK measures it; -1 none."""
     sack_ok: I8
@@ -94,7 +96,7 @@ class Heard:
     advanced_ns: I64
     """When that ACK passed the tap; LOWEST none."""
     repeats: I64
-    """Packets of the receiver since then."""
+    """Duplicate ACKs (RFC 5681 section 2) since then: packets with bytes repeat the number, too, and report no loss."""
 
 
 def sent_again(sequence: Sequence, entries: Entries, *, pieces: Pieces, acks: Acks, silent: I64) -> Again:
@@ -180,9 +182,11 @@ def heard_by_sender(again: Again, sequence: Sequence, entries: Entries, acks: Ac
     row = first_ack(acks, again.fd, np.maximum(una, 0) - 1)
     reached = (una != LOWEST) & (row < len(acks))
     advanced = np.append(entries.entry_of_segment[acks.segment], [-1])[row]
+    last = last_index_where(entries.dup_ack > 0, sequence.first)[entry]
+    repeats = np.where(reached & (entry >= 0) & (last > advanced), entries.dup_ack[last], 0)
     return Heard(
         entry=entry, known_ns=known_ns, ago_ns=np.where(entry >= 0, known_ns - entries.ts_ns[entry], NEVER), una=una,
-        advanced_ns=np.where(reached, time_of(acks, row), LOWEST), repeats=np.where(reached & (entry >= advanced), entry - advanced, 0),
+        advanced_ns=np.where(reached, time_of(acks, row), LOWEST), repeats=repeats,
     )  # fmt: skip
 
 

@@ -194,7 +194,7 @@ class _Tcp:
             window=segments.window[self.order], has_ts=packets.has_ts[rows], ts_val=packets.ts_val[rows],
             ts_ecr=packets.ts_ecr[rows], ip_id=packets.ip_id[rows],
             id_gap=segments.id_gap[self.order].astype(np.int64), rtt_ns=round_trip_ns, trip_ns=trip_ns,
-            sample_ns=rtt_ns[self.order], sack_ok=sack_ok,
+            dup_ack=segments.dup_ack[self.order].astype(np.int64), sample_ns=rtt_ns[self.order], sack_ok=sack_ok,
             refused_ns=self._refusals(packets),
         )  # fmt: skip
 
