@@ -252,6 +252,22 @@ def test_bytes_lost_without_a_hole_have_a_row() -> None:
     assert rows[-1] == Resend(0, 100, 300, K.RTO, P.BEFORE_TAP, K.RTO)
 
 
+def numbered() -> Wire:
+    """A server's tap beside a client whose IP-IDs count on through its pauses."""
+    told = Wire(vantage="server").handshake()
+    for _ in range(5):
+        told.send(100).reply(10).wait(ms=60)
+    return told
+
+
+@pytest.mark.parametrize(("tries", "trigger"), [(1, K.PROBE), (2, K.RTO)])
+def test_one_packet_missing_before_a_late_one_was_the_tail_and_this_its_probe(tries: int, trigger: ResendKind) -> None:
+    told = numbered().send(200, lose="before")
+    for _ in range(tries - 1):
+        told.wait(ms=230).resend(by="client", lose="before")
+    assert resends(told.wait(ms=230).resend(by="client").reply(10))[-1] == Resend(0, 500, 700, trigger, P.BEFORE_TAP, trigger)
+
+
 def test_bytes_from_before_the_capture_are_placed_nowhere() -> None:
     told = Wire().acks("none").fin().send(50, seq=0)
     assert [row.placement for row in resends(told)] == [P.UNKNOWN]

@@ -119,13 +119,15 @@ def _triggers(again: Again, sent: _Sent, sequence: Sequence, entries: Entries, a
     # A report or RACK's reordering timer (at most one round trip, RFC 8985 section 6.2) is not that long ago.
     silence = (heard.entry >= 0) & (heard.ago_ns > 3 * sent.rtt_ns // 2 + 4 * _AT_ONCE_NS)
     timer = ~fast & ~probe & (sent.due | (~sent.reported & silence))
-    handshake = (again.kind == Kind.SYN_AGAIN) | again.silent
-    timer |= handshake
+    # One packet missing, and no hole when the next one came: the end of a flight, which is probed first (RFC 8985 section 7.2).
+    probed = again.silent & (entries.id_gap[again.at] == 1) & (entries.sack_ok[again.fd] > 0)
+    handshake = (again.kind == Kind.SYN_AGAIN) | (again.silent & ~probed)
+    timer = (timer & ~probed) | handshake
     trigger = np.full(len(again.at), ResendKind.UNKNOWN, np.uint8)
     # Too early for a timer, and no tail to probe: what else would have sent it?
     trigger[~timer & ~probe & ~fast & (sent.at_once | (~sent.tail & (heard.entry >= 0)))] = ResendKind.FAST
     trigger[fast] = ResendKind.FAST
-    trigger[probe & ~handshake] = ResendKind.PROBE
+    trigger[(probe & ~handshake) | probed] = ResendKind.PROBE
     trigger[timer] = ResendKind.RTO
     filler = again.kind == Kind.FILL
     made_good = _after_timeout(again, timer & ~again.silent & ~bears(needless.evidence, _ARRIVED), sequence, acks)
@@ -232,7 +234,7 @@ def _confidences(again: Again, kind: U8, evidence: U16, sent: _Sent, both: Bools
         (0.7, (kind == ResendKind.FAST) & ~bears(evidence, Evidence.REPORTED)),
         (0.7, (kind == ResendKind.RTO) & ~bears(evidence, Evidence.WAITED)),
         (0.7, (kind == ResendKind.SPURIOUS) & ~bears(evidence, _PROVEN)),
-        (0.6, (kind == ResendKind.RTO) & again.silent),
+        (0.6, again.silent),
         (0.6, (kind == ResendKind.PROBE) & sent.due & (sent.heard.una == again.start)),
         (0.5, (kind == ResendKind.FAST) & ~bears(evidence, Evidence.REPORTED | Evidence.AT_ONCE)),
         (0.5, filler & ((kind == ResendKind.FAST) | (kind == ResendKind.RTO)) & ~bears(evidence, Evidence.NEWER)),
