@@ -44,3 +44,17 @@ def test_a_packet_that_counts_further_than_came_proves_it_without_ip_ids() -> No
     told = Wire(vantage="server", ip_id=False).handshake().send(100).send(200, lose="before").wait(ms=50).keepalive()
     assert starts(told.wait(ms=300).resend(100, 300, by="client")) == [100]
     assert starts(Wire(vantage="server", ip_id=False).handshake().send(100).wait(ms=50).keepalive().wait(ms=300).send(200)) == []
+
+
+def test_what_was_lost_may_have_been_an_ack_that_the_sender_owed() -> None:
+    """Every packet received may be answered by one without bytes, and it uses an IP-ID."""
+    told = Wire(vantage="server").handshake()
+    for _ in range(4):
+        told.send(100).reply(50).wait(ms=60)
+    told.acks("none", "client").reply(50).ack("client", lose="before").acks("quick", "client")
+    assert starts(told.wait(ms=240).send(100).reply(10)) == []
+
+
+def test_bytes_overtaken_by_the_packet_that_counts_them_were_not_lost() -> None:
+    told = Wire(vantage="server").handshake().send(100).reply(10).wait(ms=20).send(200, late_ms=30).wait(ms=2).ack("client")
+    assert starts(told.wait(ms=60).send(10)) == []

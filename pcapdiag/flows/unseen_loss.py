@@ -12,6 +12,8 @@ import numpy as np
 
 from pcapdiag.columns import I64, Bools
 from pcapdiag.flows.again import Entries
+from pcapdiag.flows.needless import sent_earlier
+from pcapdiag.flows.pieces import key
 from pcapdiag.flows.segmented import LOWEST, last_index_where, running_max
 from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Kind
@@ -72,7 +74,21 @@ def _behind_silence(sequence: Sequence, entries: Entries) -> tuple[I64, I64]:
     explained = timeouts * np.maximum(RTO_MIN_NS + rtt, 2 * rtt) + rtt
     # A sender quiet for other reasons most of the time did not wait for these losses.
     fits = (waited >= ALMOST * RTO_MIN_NS) & (waited <= RTO_MAX_NS) & (waited <= 2 * explained)
+    fits &= entries.id_gap[at] > _acks_owed(sequence, entries, at)
     return at[fits], np.maximum(entries.ts_ns[at] - explained, entries.ts_ns[at - 1])[fits]
+
+
+def _acks_owed(sequence: Sequence, entries: Entries, at: I64) -> I64:
+    """How many ACKs without bytes the sender of each packet may have sent since the one before: they use IP-IDs, too.
+
+    One per packet of the other direction at the most (RFC 9293 section 3.8.6.3), and none when it has nothing new to acknowledge.
+    """
+    sent = np.flatnonzero((sequence.kind == Kind.NEW) & (entries.payload_len > 0))
+    places, back = key(sequence.fd[sent], sequence.stop[sent]), sequence.fd[at] ^ 1
+    edges = np.maximum(sequence.acked_before[at], 0), np.maximum(sequence.ack[at], 0)
+    before, now = (np.searchsorted(places, key(back, edge), side="right") for edge in edges)
+    owed: I64 = np.maximum(now - before, 0)
+    return owed
 
 
 def _counts_alone(sequence: Sequence, entries: Entries) -> Bools:
@@ -95,4 +111,6 @@ def _announced(sequence: Sequence, entries: Entries) -> tuple[I64, I64, I64]:
     late = (sequence.kind == Kind.NEW) & (entries.payload_len > 0) & (sequence.gap_len == 0) & (sequence.seq < claimed)
     at = np.flatnonzero(late)
     claim = last_index_where(claims, sequence.first)[at]
+    earlier, tells = sent_earlier(entries, at, claim)
+    at, claim = at[~(earlier & tells)], claim[~(earlier & tells)]  # those were only overtaken by what counted them
     return at, np.minimum(sequence.seq[at] + entries.payload_len[at], claimed[at]), claim

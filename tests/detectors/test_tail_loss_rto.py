@@ -120,6 +120,15 @@ def test_a_receiver_without_ip_ids_says_nothing_and_stays_quiet() -> None:
     assert diagnosed(DETECTOR, download("client", ip_id=False).trace()) == []
 
 
+def test_a_lost_acknowledgment_of_the_request_stays_quiet() -> None:
+    """The server acknowledges the request, and thinks for 300 ms; only the ACK is lost."""
+    wire = Wire(rtt_ms=40).handshake()
+    for _ in range(12):
+        wire.send(GET).wait(ms=300).reply(OK).wait(ms=20)
+    wire.acks("none", "server").send(GET).ack("server", lose="before").acks("quick", "server").wait(ms=300).reply(OK)
+    assert diagnosed(DETECTOR, wire.close().trace()) == []
+
+
 def test_a_lost_acknowledgment_stays_quiet_when_dsack_tells() -> None:
     wire = Wire(vantage="server", rtt_ms=40).handshake().send(GET).acks("none", "client").reply(ANSWER)
     assert diagnosed(DETECTOR, wire.wait(ms=240).acks("quick", "client").resend(by="server").close().trace()) == []
