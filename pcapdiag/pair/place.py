@@ -49,6 +49,8 @@ class View:
     """Per row of half: when the other tap would have seen it, in its own clock."""
     latest_ns: I64
     """The same with the longest delay seen."""
+    trip_ns: int
+    """Least round trip between the taps: what the other tap saw so long before a packet, its sender can have heard of."""
 
 
 def look(matched: PacketMatch, near: Side, far: Side, clocks: Clocks, delays: tuple[Delays | None, Delays | None]) -> tuple[View, View]:
@@ -65,6 +67,7 @@ def look(matched: PacketMatch, near: Side, far: Side, clocks: Clocks, delays: tu
         views.append(View(
             half=half, side=side, far=is_far, other=other, other_side=other_side,
             expected_ns=there + sign * least[half.direction], latest_ns=there + sign * most[half.direction],
+            trip_ns=int(least.sum()),
         ))  # fmt: skip
     return views[0], views[1]
 
@@ -139,22 +142,26 @@ def _stretches(view: View, ranges: tuple[I64, I64, I64]) -> tuple[Rows, I64, I64
 
 
 def place_resends(view: View, match: FlowMatch) -> Missing:
-    """Bytes sent again from here although an earlier copy had passed the other tap: what the resend was for."""
+    """Bytes or a FIN sent again from here although an earlier copy had passed the other tap: what the resend was for."""
     half, seg = view.half, view.side.tcp.segments
-    again = (seg.kind[half.segment] == Kind.SEEN_AGAIN) & sent_here(view)
-    entry = np.flatnonzero(again)
+    kind = seg.kind[half.segment]
+    again = (kind == Kind.SEEN_AGAIN) | ((kind == Kind.FIN) & (seg.sends[half.segment] > 1))
+    entry = np.flatnonzero(again & sent_here(view))
     start, stop = half.start[entry], half.start[entry] + half.length[entry]
-    arrived_ns, arrival = first_arrival(view, match, entry, stop, np.zeros(len(entry), np.uint8))
+    is_fin = kind[entry] == Kind.FIN
+    arrived_ns, arrival = first_arrival(view, match, entry, stop, np.where(is_fin, FIN, 0).astype(np.uint8))
     # When the resend itself came by: exactly, where the other capture has it.
     own_ns = np.where(half.other[entry] >= 0, view.other.ts_ns[half.other[entry]], view.expected_ns[entry])
     needless = arrived_ns < own_ns
     entry, start, stop, arrival, own_ns = (column[needless] for column in (entry, start, stop, arrival, own_ns))
-    arrived_ns = arrived_ns[needless]
-    acked_ns, ack_entry = acknowledged(view, match, entry, stop)
+    arrived_ns, is_fin = arrived_ns[needless], is_fin[needless]
+    acked_ns, ack_entry = acknowledged(view, match, entry, stop + is_fin)
     acked = acked_ns < own_ns
-    heard = _heard_in_time(view, match, entry, stop)
+    heard = _heard_in_time(view, match, entry, stop + is_fin)
     ack_passed = np.append(view.other.complete, True)[ack_entry]
-    place = np.where(acked, np.where(ack_passed | heard, Place.SPURIOUS, Place.ACK_LOST), Place.BEHIND)
+    # A resend sent before anything could come back was brought about by no lost ACK, and by no loss behind the other tap.
+    place = np.where(ack_passed | heard | (own_ns - acked_ns < view.trip_ns), Place.SPURIOUS, Place.ACK_LOST)
+    place[~acked] = np.where(own_ns - arrived_ns < view.trip_ns, Place.SPURIOUS, Place.BEHIND)[~acked]
     had = _reported_twice(view, match, entry, start, stop) | _refused(view, entry, arrived_ns)
     place[(place == Place.BEHIND) & had] = Place.SPURIOUS
     return Missing(entry=entry, start=start, stop=stop, place=place.astype(np.int64), other=arrival)
@@ -181,10 +188,10 @@ def acknowledged(view: View, match: FlowMatch, entry: Rows, stop: I64) -> tuple[
         at = np.searchsorted(key(sacked.fd, sacked.start), key(fd, last), side="right") - 1
         inside = (at >= 0) & (sacked.fd[at] == fd) & (sacked.stop[at] > last) & (sacked.ts_ns[at] < ns)
         ns, segment = np.where(inside, sacked.ts_ns[at], ns), np.where(inside, sacked.segment[at], segment)
-    return ns, _entry_of(view.other, len(tcp.segments), segment)
+    return ns, entry_of(view.other, len(tcp.segments), segment)
 
 
-def _entry_of(half: Half, segment_count: int, segment: I64) -> I64:
+def entry_of(half: Half, segment_count: int, segment: I64) -> I64:
     """Row in a half of rows of Segments; -1 stays."""
     entry = np.full(segment_count + 1, -1, np.int64)
     entry[half.segment] = np.arange(len(half))
@@ -207,7 +214,7 @@ def first_arrival(view: View, match: FlowMatch, entry: Rows, stop: I64, what: U8
         carries = (what & bit) > 0
         ns = np.where(carries, np.where(by_server, of_server[fd // 2], of_client[fd // 2]), ns)
         segment = np.where(carries, -1, segment)
-    return ns, _entry_of(view.other, len(tcp.segments), segment)
+    return ns, entry_of(view.other, len(tcp.segments), segment)
 
 
 def _heard_in_time(view: View, match: FlowMatch, entry: Rows, stop: I64) -> Bools:
