@@ -66,7 +66,7 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
     trace = Trace(
         captures=captures, quality=tcp.quality, vantages=tcp.vantages, addresses=packets.addresses, flows=tcp.flows,
         exchanges=paired.exchanges, h2=paired.h2, calls=make_calls(paired.exchanges, tcp.flows), start_ns=start_ns, losses=losses,
-        packets=packets, tcp=tcp, streams=streams, resent=count_resends(tcp.resends),
+        packets=packets, tcp=tcp, streams=streams, resent=pair.resent if pair else count_resends(tcp.resends),
         host_facts=inputs.host_facts, notes=tuple(inputs.notes), pair=pair, room=room,
     )  # fmt: skip
     return trace, tuple(Failure("input", failure) for failure in failures)

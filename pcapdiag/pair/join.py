@@ -17,6 +17,7 @@ from pcapdiag.pair.others import match_others
 from pcapdiag.pair.path import find_changes, measure_delays, sights_of
 from pcapdiag.pair.place import look, place_missing, place_resends, sent_here
 from pcapdiag.pair.refine import refine
+from pcapdiag.pair.resent import pair_resends
 from pcapdiag.pair.restore import restore
 from pcapdiag.pair.settle import settle
 from pcapdiag.pair.side import Group, Side
@@ -80,7 +81,7 @@ def pair_captures(packets: Packets, captures: tuple[Capture, ...], group: Group)
         unmatched_near=sum(one.capture == near.capture for one in unmatched),
         unmatched_far=sum(one.capture == far.capture for one in unmatched), clocks=clocks, ways=_ways(views, delays, placed),
         placed=placed, changes=find_changes(match, near, far, sights, ours, theirs), restored_count=restored.restored_count,
-        restored_payloads=restored.payload_count,
+        restored_payloads=restored.payload_count, resent=pair_resends(views, missing, resends, ways, tcp),
     )  # fmt: skip
     return restored.packets, tcp, pair
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import numpy as np
 
 from pcapdiag.columns import I32, I64, U8, U16, Bools, Col, Table
+from pcapdiag.flows.resend_table import FlowResends
 
 DIRECTIONS = ("client to server", "server to client")
 
@@ -189,6 +190,8 @@ class Pair:
     """Packets that the near capture lacks and the analysis took from the far one."""
     restored_payloads: int
     """Packets that the near capture cut short and whose bytes were taken from the far one."""
+    resent: FlowResends
+    """Resends of each connection, classed at their sender's tap and placed by both; places as the near tap sees them."""
 
     def of_flow(self, flow: int, direction: int | None = None) -> Bools:
         """Which rows of `placed` belong to a flow, or to one direction of it."""
