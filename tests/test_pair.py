@@ -382,23 +382,3 @@ def test_requests_of_a_connection_that_only_the_far_capture_holds_are_analysed(t
     shifted = taps.clocked(lambda ns: ns + 7 * SECOND).diagnosed(tmp_path).tables
     assert sorted(shifted.client(e.flow) for e in shifted.exchanges if not e.is_setup) == ["10.0.0.1:50000"] * 3 + ["10.0.0.9:50000"] * 3
     assert max(e.end_ns for e in shifted.exchanges) - shifted.start_ns < SECOND
-
-
-def test_an_ack_that_could_not_have_come_in_time_brought_about_no_resend(tmp_path: Path) -> None:
-    """The resend leaves 60 ms after the bytes, on a path of 100 ms; the ACK that had just left is lost, too."""
-
-    def script(wire: Tapped) -> None:
-        wire.acks("none", "server").syn().syn_ack().ack().send(REQUEST).ack("server", lose=wire.between("server"))
-        wire.wait(ms=10).resend(by="client").wait(ms=2).ack("server")
-
-    assert counts(Taps.of(script, rtt_ms=100).paired(tmp_path)) == ({"spurious": 1}, {"between": 1})
-
-
-def test_original_and_resend_that_arrive_together_were_not_lost_behind(tmp_path: Path) -> None:
-    """Both wait in one queue. Without SACK the receiver does not say that they came twice."""
-
-    def script(wire: Tapped) -> None:
-        wire.acks("none", "server").syn().syn_ack().ack().rtt(ms=556).send(REQUEST).wait(ms=260).rtt(ms=40).resend(by="client")
-        wire.wait(ms=20).ack("server")
-
-    assert counts(Taps.of(script, sack=False, rtt_ms=40).paired(tmp_path))[0] == {"spurious": 1}
