@@ -20,7 +20,7 @@ def counted(told: Recording, *, ethernet: bool = True) -> Tallies:
     trace = told.trace()
     tcp, flows = trace.tcp, trace.flows
     return tally(
-        trace.packets, tcp.segments, tcp.acks, tcp.pieces, tcp.gaps, ethernet=np.array([ethernet]),
+        trace.packets, tcp.segments, tcp.acks, tcp.pieces, tcp.gaps, tcp.resends, ethernet=np.array([ethernet]),
         supers=super_segments(trace.packets, tcp.segments, (flows.client_mss, flows.server_mss)),
         opened=(flows.syn_count > 0) | (flows.syn_ack_count > 0),
     )  # fmt: skip
@@ -44,8 +44,8 @@ def test_packets_by_what_they_are() -> None:
 def test_resends_and_holes_are_told_apart() -> None:
     again = counted(Wire().handshake().send(4_344, lose="after", only=[1]).wait(ms=40).resend(1_448, 2_896))
     filled = counted(Wire().handshake().send(4_344, lose="before", only=[1]).wait(ms=40).resend(1_448, 2_896))
-    assert (again.seen_again_count[0], again.fill_count[0], again.broken_count[0]) == (1, 0, 0)
-    assert (filled.seen_again_count[0], filled.fill_count[0]) == (0, 1)
+    assert (again.resent_count[0], again.fill_count[0], again.broken_count[0]) == (1, 0, 0)
+    assert (filled.resent_count[0], filled.fill_count[0]) == (0, 1)
 
 
 def test_flows_are_counted_apart_as_together() -> None:

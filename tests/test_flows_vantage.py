@@ -214,7 +214,7 @@ def clues_of(told: Recording) -> Clues:
     trace = told.trace()
     tcp, flows = trace.tcp, trace.flows
     counted = tally(
-        trace.packets, tcp.segments, tcp.acks, tcp.pieces, tcp.gaps, opened=flows.syn_count > 0, ethernet=np.array([True]),
+        trace.packets, tcp.segments, tcp.acks, tcp.pieces, tcp.gaps, tcp.resends, opened=flows.syn_count > 0, ethernet=np.array([True]),
         supers=super_segments(trace.packets, tcp.segments, (flows.client_mss, flows.server_mss)),
     )  # fmt: skip
     return gather(flows, counted)
@@ -233,6 +233,14 @@ def test_a_train_that_the_card_cuts_up_is_acknowledged_in_its_middle() -> None:
 def test_resends_repeat_bytes_beside_their_sender_and_fill_holes_elsewhere(lose: Lose, expected: int) -> None:
     wire = Wire().handshake().send(4_344, lose=lose, only=[1]).wait(ms=40).resend(1_448, 2_896)
     assert clues_of(wire).seen_again.tolist() == [[expected, 0]]
+
+
+def test_needless_resends_repeat_bytes_at_both_ends() -> None:
+    """The ACKs of a server are lost; its own capture shows each request twice."""
+    wire = Wire(vantage="server", rtt_ms=40).handshake()
+    for _ in range(4):
+        wire.acks("none", "server").send(100).ack("server", lose="after").acks("quick", "server").wait(ms=250).resend(by="client").reply(10)
+    assert clues_of(wire).seen_again.tolist() == [[0, 0]]
 
 
 def test_short_frames_are_seen_by_their_sender_only() -> None:

@@ -80,7 +80,7 @@ def assemble_block(packets: Packets, bundle: Bundle, sacks: SackBlocks, ethernet
         flows=flows, segments=segments, datagrams=datagrams(packets, bundle), pieces=pieces, acks=acks, sacked=sacked, gaps=gaps,
         resends=resends, recoveries=find_recoveries(seg, entries, resends, unseen=unseen, acks=acks, gaps=gaps),
         tallies=tally(
-            packets, segments, acks, pieces, gaps, supers=supers, opened=(flows.syn_count > 0) | (flows.syn_ack_count > 0),
+            packets, segments, acks, pieces, gaps, resends, supers=supers, opened=(flows.syn_count > 0) | (flows.syn_ack_count > 0),
             ethernet=ethernet,
         ),
         supers=SuperSegments(row=segments.row[supers]),

@@ -48,5 +48,5 @@ def gather(flows: Flows, tallies: Tallies) -> vantage.Clues:
         out=ends(tallies.outgoing_count) - ends(tallies.incoming_count), split=ends(tallies.split_count), whole=ends(tallies.whole_count),
         unpadded=ends(tallies.short_count) - ends(tallies.padded_count),
         turnaround_ns=ends(np.where(tallies.turnaround_ns < NEVER, tallies.turnaround_ns, -1)),
-        seen_again=ends(tallies.seen_again_count) - ends(tallies.fill_count),
+        seen_again=ends(tallies.resent_count) - ends(tallies.fill_count),
     )  # fmt: skip

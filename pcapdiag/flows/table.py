@@ -222,7 +222,7 @@ class Tallies(Table):
     data_count: Annotated[I32, Col("with data")]
     pure_count: Annotated[I32, Col("pure acknowledgments")]
     longest_run: Annotated[I32, Col("most packets with data between two of the other direction; 0 on flows with pure acknowledgments")]
-    seen_again_count: Annotated[I32, Col("packets that only repeat bytes")]
+    resent_count: Annotated[I32, Col("packets that only repeat bytes, needless ones aside")]
     fill_count: Annotated[I32, Col("packets that fill holes")]
     ttl: Annotated[U8, Col("TTL of the first packet; 0 none")]
     outgoing_count: Annotated[I32, Col("packets that the link layer calls outgoing")]

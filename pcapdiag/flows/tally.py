@@ -8,6 +8,7 @@ import numpy as np
 
 from pcapdiag.columns import NEVER
 from pcapdiag.flows.pieces import key
+from pcapdiag.flows.resend_table import ResendKind
 from pcapdiag.flows.segmented import group_starts, running_count
 from pcapdiag.flows.table import Kind, Tallies
 from pcapdiag.packets.table import ACK, FIN, PSH, RST, SYN
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pcapdiag.columns import I32, I64, Bools, Rows
+    from pcapdiag.flows.resend_table import Resends
     from pcapdiag.flows.table import Acks, Gaps, Pieces, Segments
     from pcapdiag.packets.table import Packets
 
@@ -23,7 +25,16 @@ _LEAST_FRAME_LEN, _ETHERNET_HEADER_LEN, _LEAST_HEADERS_LEN = 60, 14, 40
 
 
 def tally(
-    packets: Packets, segments: Segments, acks: Acks, pieces: Pieces, gaps: Gaps, *, supers: Rows, opened: Bools, ethernet: Bools
+    packets: Packets,
+    segments: Segments,
+    acks: Acks,
+    pieces: Pieces,
+    gaps: Gaps,
+    resends: Resends,
+    *,
+    supers: Rows,
+    opened: Bools,
+    ethernet: Bools,
 ) -> Tallies:
     """Counts a block of flows.
 
@@ -33,6 +44,7 @@ def tally(
         acks: advances of the cumulative ACK.
         pieces: first sights of their bytes.
         gaps: what the capture lost.
+        resends: what was sent again.
         supers: rows of segments beyond the MSS.
         opened: per flow: a SYN or SYN-ACK was captured.
         ethernet: per capture: all its frames are Ethernet frames.
@@ -59,7 +71,7 @@ def tally(
     return Tallies(
         packet_count=number(np.ones(len(fd), np.bool_)), acking_count=number(segments.ack >= 0), ending_count=number(ends),
         closing_count=number(closes), pushed_count=number(ends | ((flags & PSH) > 0)), data_count=number(data), pure_count=number(pure),
-        longest_run=_longest_runs(segments, fd, data, pure, count), seen_again_count=number(kind == Kind.SEEN_AGAIN),
+        longest_run=_longest_runs(segments, fd, data, pure, count), resent_count=_count(fd[_lost_behind(segments, resends)], count),
         fill_count=number(kind == Kind.FILL), ttl=ttl, outgoing_count=number(marks == 1), incoming_count=number(marks == 0),
         split_count=number(split), whole_count=number(whole), short_count=number(short), padded_count=number(padded),
         turnaround_ns=turnaround_ns, piece_count=_count(pieces.fd, count), broken_count=_count(pieces.fd[1:][broken], count),
@@ -70,6 +82,13 @@ def tally(
 
 def _count(fd: I64, count: int) -> I32:
     return np.bincount(fd, minlength=count).astype(np.int32)
+
+
+def _lost_behind(segments: Segments, resends: Resends) -> Rows:
+    """Rows of Segments that repeat bytes which were lost: what had arrived is repeated at the receiver, too (CAUSES section 13)."""
+    rows = resends.segment[(resends.kind != ResendKind.SPURIOUS) & (resends.kind != ResendKind.REORDERED)]
+    again: Rows = rows[segments.kind[rows] == Kind.SEEN_AGAIN]
+    return again
 
 
 def _total(fd: I64, length: I64, count: int) -> I64:
