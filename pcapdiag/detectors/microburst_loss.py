@@ -13,7 +13,8 @@ request a round trip or a timer, and the synchronised senders often collide agai
 ## When it is wrong
 The link's rate is taken from the file or else from the busiest 10 ms; bins are never shorter than 1 ms, because
 interrupt coalescing and segmentation offload fabricate shorter bursts. A link that was down for a moment loses everything
-and lets nothing through; a link that is busy all the time is congested, not hit by a burst.
+and lets nothing through; a link that is busy all the time is congested, not hit by a burst. Random loss hits several of many
+busy connections at once, too: their losses must meet oftener than the same share of all their packets would.
 
 ## Remedy
 Spread the fan-out (jitter of a few ms), pace senders (`fq`), give the bottleneck deeper or actively managed queues.
@@ -29,7 +30,7 @@ import numpy as np
 
 from pcapdiag.columns import I64, NEVER
 from pcapdiag.findings import Conclusion, Detector, Domain, Limit, Limits, shares
-from pcapdiag.flows.bursts import BIN_NS, Load, Loads
+from pcapdiag.flows.bursts import BIN_NS, Load, Loads, pairs_of_owners
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.table import CLIENT_TO_SERVER, Repair
 from pcapdiag.flows.waits import wait_of
@@ -48,10 +49,16 @@ LIMITS = Limits(
     least=Limit(4_000, "bytes", "in a hot millisecond: three packets; on slower links bins of 1 ms show nothing"),
     passed=Limit(0.1, "", "share of the burst that must get through; a broken link lets nothing pass"),
     together=Limit(50, "ms", "losses further apart than this, or a round trip, are not of one burst"),
+    random=Limit(0.1, "", "share of all packets lost from which on nobody takes it for random loss (DSLReports: 12 % is the worst band)"),
     late_hole=Limit(200, "ms", "a lost tail shows at the receiver when the sender's timer (RFC 6298, Linux 200 ms) has fired"),
 )
 _HALF_SECOND_NS = 500_000_000
 _PER_SECOND = 1_000_000_000 // BIN_NS
+_TOGETHER_NS = 10_000_000
+"""A queue that overflows does so for milliseconds."""
+_SIGMAS = 4
+_LEAST_PAIRS = 2
+"""Two connections that lost a packet each in the same milliseconds are one pair; three are three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,8 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     for (capture, receiver), rows in several.items():
         assert loads is not None
         load = loads.towards(capture, receiver)
+        if _by_chance(trace, load, rows, limits):
+            continue
         events = list(_events(trace, trips, load, rows, limits))
         crowded = any(event.facts.flows >= limits.crowd for event in events)
         if not crowded and len(events) < limits.events:
@@ -98,6 +107,23 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         for event in events:
             for row in event.rows:
                 yield _sign(trace, trips, row, event.facts, sure)
+
+
+def _by_chance(trace: Trace, load: Load, rows: I64, limits: Limits) -> bool:
+    """Do losses of different connections meet no oftener than if each packet towards the host were lost at random?
+
+    Connections that send at the same time lose packets at the same time, too. With a share p lost, p squared of all pairs
+    of their packets in the same milliseconds are; a queue that overflows loses many more pairs.
+    """
+    found = trace.tcp.recoveries
+    sent = load.data_packets(trace.tcp.flow_of_row, _TOGETHER_NS)
+    if not sent.packet_count:
+        return False
+    count = np.maximum(1, -(-(found.stop[rows] - found.start[rows]) // sent.usual_len))
+    share = float(count.sum()) / (sent.packet_count + int(count[~found.at_sender[rows]].sum()))
+    lost = pairs_of_owners(np.repeat(found.first_ns[rows], count), np.repeat(found.fd[rows], count), _TOGETHER_NS)
+    expected = share**2 * sent.pairs
+    return share < limits.random and lost <= expected + _SIGMAS * float(np.sqrt(expected)) + _LEAST_PAIRS
 
 
 def _by_receiver(trace: Trace, rows: I64) -> dict[tuple[int, int], I64]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pcapdiag.spool import column, rows_by_number, rows_where, windows
+from pcapdiag.spool import WINDOW, column, rows_by_number, rows_where, windows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pcapdiag.capture.frames import Capture
-    from pcapdiag.columns import I64, Rows
+    from pcapdiag.columns import I32, I64, Rows
     from pcapdiag.packets.table import Packets
     from pcapdiag.spool import Room
 
@@ -49,11 +51,11 @@ class Loads:
 class Load:
     """The packets of one capture towards one host, by time."""
 
-    __slots__ = ("_before", "_room", "_ts_ns", "link_bps", "measured", "rows")
+    __slots__ = ("_before", "_packets", "_room", "_ts_ns", "link_bps", "measured", "rows")
 
     def __init__(self, packets: Packets, capture: Capture, rows: Rows, room: Room | None) -> None:
         """Args: all packets; the capture; rows of the packets; where the tables lie."""
-        self._room = room
+        self._packets, self._room = packets, room
         ts_ns: I64 = packets.ts_ns[rows]
         if (ts_ns[1:] < ts_ns[:-1]).any():
             order = np.argsort(ts_ns, kind="stable")
@@ -99,3 +101,47 @@ class Load:
         parted = np.flatnonzero(np.diff(self._ts_ns[hot]) > within_ns)
         begins, lasts = hot[np.concatenate([[0], parted + 1])], hot[np.concatenate([parted, [len(hot) - 1]])]
         return [(int(a), int(np.searchsorted(self._ts_ns, self._ts_ns[b] + BIN_NS))) for a, b in zip(begins, lasts, strict=True)]
+
+    def data_packets(self, flow_of_row: I32, bin_ns: int) -> DataPackets:
+        """Counts those with payload that belong to a flow; flow_of_row: -1 for none."""
+        lengths, pairs = np.zeros(1, np.int64), 0
+        for part in self._whole_bins(bin_ns):
+            rows = self.rows[part]
+            rows = rows[(self._packets.payload_len[rows] > 0) & (flow_of_row[rows] >= 0)]
+            counted = np.bincount(self._packets.payload_len[rows], minlength=len(lengths))
+            counted[: len(lengths)] += lengths
+            lengths = counted
+            pairs += pairs_of_owners(self._packets.ts_ns[rows], flow_of_row[rows], bin_ns)
+        below = np.cumsum(lengths)
+        return DataPackets(int(below[-1]), int(np.searchsorted(below, (below[-1] + 1) // 2)), pairs)
+
+    def _whole_bins(self, bin_ns: int) -> Iterator[slice]:
+        """Positions of about a window that cut no bin of time."""
+        begin = 0
+        while begin < len(self._ts_ns):
+            edge_ns = self._ts_ns[min(begin + WINDOW, len(self._ts_ns)) - 1] // bin_ns * bin_ns
+            stop = int(np.searchsorted(self._ts_ns, edge_ns + bin_ns))
+            yield slice(begin, stop)
+            begin = stop
+            if self._room is not None:
+                self._room.release()
+
+
+class DataPackets(NamedTuple):
+    """Packets with payload towards one host."""
+
+    packet_count: int
+    usual_len: int
+    """The median of their payload lengths."""
+    pairs: int
+    """How many pairs of them are of different flows and fall into one bin of time."""
+
+
+def pairs_of_owners(ts_ns: I64, owner: I32 | I64, bin_ns: int) -> int:
+    """How many pairs of events with different owners fall into one bin of time."""
+    if not len(ts_ns):
+        return 0
+    _, place = np.unique(ts_ns // bin_ns, return_inverse=True)
+    together = np.bincount(place).astype(np.int64)
+    _, own = np.unique(np.stack([place, owner]), axis=1, return_counts=True)
+    return int((together**2).sum() - (own.astype(np.int64) ** 2).sum()) // 2

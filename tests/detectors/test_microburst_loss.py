@@ -54,6 +54,21 @@ def test_simultaneous_losses_of_paced_senders_stay_quiet() -> None:
     assert conclusions(DETECTOR, fan_out(every_ms=5, apart_ms=1.25).trace()) == []
 
 
+def test_random_loss_on_connections_that_send_together_stays_quiet() -> None:
+    """One packet in forty, of whichever connection: some losses meet because the packets do."""
+    wires, room = [], 1_448
+    for number in range(4):
+        wire = Wire(vantage="server", rtt_ms=40, cport=50_000 + number).handshake()
+        for turn in range(4):
+            body = b"HTTP/1.1 200 OK\r\nContent-Length: 57000\r\n\r\n" + b"x" * 57_000
+            lost = (7 + 11 * number + 5 * turn) % 38
+            begin = wire._hosts["server"].next_start
+            wire.wait(ms=900).send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").reply(body, lose="after", only=[lost])
+            wire.wait(ms=45).resend(begin + lost * room, begin + (lost + 1) * room, by="server")
+        wires.append(wire)
+    assert conclusions(DETECTOR, merge(*wires).trace()) == []
+
+
 def test_losses_of_one_connection_stay_quiet() -> None:
     assert conclusions(DETECTOR, fan_out(connections=1, rounds=4).trace()) == []
 
