@@ -143,7 +143,10 @@ def _passed(packets: Packets, tcp: TcpTables, fd: int, start: int, end: int, fai
         return None, 0
     pure = rows[(seg.kind[rows] == Kind.CONTROL) & (seg.acked_len[rows] > 0)]
     pure = pure[~tcp.flows.one_way[seg.flow[pure]]]  # without the other direction nobody saw them arrive
-    reverse_resent = bool((lost & np.isin(found.fd, np.unique(own_fd ^ 1))).any())
+    # What the other side sent again, needlessly or not, it had heard no ACK for: then pure ACKs are not known to have passed.
+    again = found.at_sender & (found.resent_ns >= start) & (found.first_ns <= end)
+    spoken = np.concatenate([own_fd, 2 * seg.flow[pure].astype(np.int64) + seg.direction[pure]])
+    reverse_resent = bool((again & np.isin(found.fd, np.unique(spoken ^ 1))).any())
     passed = np.concatenate([sizes[acked & ~resent], _wire_len(packets, tcp, pure) if not reverse_resent else sizes[:0]])
     first = _wire_len(packets, tcp, tcp.recoveries.first_segment[lost])
     return passed, int((first < failed_min).sum())

@@ -159,6 +159,22 @@ def test_a_dead_peer_stays_quiet(vantage: Vantage) -> None:
     assert diagnosed(DETECTOR, wire.trace()) == []
 
 
+def test_an_outage_towards_the_server_stays_quiet() -> None:
+    """An upload vanishes; so do the ACKs of a download on another connection, whose answer the server therefore sends again."""
+    upload = open_connection("client").send(POST, lose="after")
+    begin = upload._hosts["client"].next_start - len(POST)
+    download = Wire(cport=50_001, rtt_ms=40).handshake().http_get(body=300).wait(ms=170).send(GET).wait(ms=10).acks("none", "client")
+    for start in range(0, 6_000, 600):
+        download.reply(ANSWER[start : start + 600]).ack("client", lose="after")
+    for number in range(TRIES):
+        last = number == TRIES - 1
+        upload.wait(ms=FIRST_MS * 2**number).resend(
+            begin, begin + (len(POST) if last else ROOM), by="client", lose=None if last else "after"
+        )
+        download.wait(ms=FIRST_MS * 2**number).resend(by="server").ack("client", lose=None if last else "after")
+    assert diagnosed(DETECTOR, merge(upload.reply(b"HTTP/1.1 204 No Content\r\n\r\n"), download).trace()) == []
+
+
 @pytest.mark.parametrize("vantage", ["client", "server"])
 def test_one_large_packet_lost_once_stays_quiet(vantage: Vantage) -> None:
     wire = open_connection(vantage).send(GET).reply(ANSWER, lose=vanishing(vantage, "client"), only=[0])
