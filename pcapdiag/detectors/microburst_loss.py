@@ -48,6 +48,7 @@ LIMITS = Limits(
     events=Limit(3, "", "with fewer events or connections it is no pattern"),
     least=Limit(4_000, "bytes", "in a hot millisecond: three packets; on slower links bins of 1 ms show nothing"),
     passed=Limit(0.1, "", "share of the burst that must get through; a broken link lets nothing pass"),
+    down=Limit(600, "ms", "two timers of the least length, 200 and 400 ms: a queue has long drained by then, a broken link is still down"),
     together=Limit(50, "ms", "losses further apart than this, or a round trip, are not of one burst"),
     random=Limit(0.1, "", "share of all packets lost from which on nobody takes it for random loss (DSLReports: 12 % is the worst band)"),
     late_hole=Limit(200, "ms", "a lost tail shows at the receiver when the sender's timer (RFC 6298, Linux 200 ms) has fired"),
@@ -178,6 +179,8 @@ def _burst(trace: Trace, load: Load, group: I64, trip_ns: int, limits: Limits) -
     if here.any():  # the tap saw what was lost, too: how much of the burst got through?
         lost = int((found.stop[group] - found.start[group])[here].sum())
         if lost > (1 - limits.passed) * load.bytes_in(first - trip_ns // 2, last + trip_ns // 2):
+            return None
+        if int((found.done_ns - found.first_ns)[group][here].min()) > limits.ns("down") + 2 * trip_ns:
             return None
     return Facts(first, peak, load.link_bps, mean, flows, load.measured)
 

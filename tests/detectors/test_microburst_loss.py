@@ -15,7 +15,9 @@ BODY = 14_000
 LOST = (7, 8)
 
 
-def fan_out(*, connections: int = 4, rounds: int = 1, apart_ms: float = 0, lost: tuple[int, ...] = LOST, every_ms: float = 0) -> Merged:
+def fan_out(
+    *, connections: int = 4, rounds: int = 1, apart_ms: float = 0, lost: tuple[int, ...] = LOST, every_ms: float = 0, after_ms: float = 45
+) -> Merged:
     """Answers of ten packets that leave within a millisecond, or apart_ms from each other, or paced."""
     wires = []
     for number in range(connections):
@@ -28,7 +30,7 @@ def fan_out(*, connections: int = 4, rounds: int = 1, apart_ms: float = 0, lost:
             end = wire._hosts["server"].next_start
             room = 1_448
             begin = end - len(head) - BODY
-            wire.wait(ms=45).resend(begin + LOST[0] * room, begin + (LOST[1] + 1) * room, by="server")
+            wire.wait(ms=after_ms).resend(begin + LOST[0] * room, begin + (LOST[1] + 1) * room, by="server")
         wires.append(wire)
     return merge(*wires)
 
@@ -67,6 +69,11 @@ def test_random_loss_on_connections_that_send_together_stays_quiet() -> None:
             wire.wait(ms=45).resend(begin + lost * room, begin + (lost + 1) * room, by="server")
         wires.append(wire)
     assert conclusions(DETECTOR, merge(*wires).trace()) == []
+
+
+def test_losses_that_nobody_could_repair_for_long_are_of_a_broken_link() -> None:
+    assert conclusions(DETECTOR, fan_out(after_ms=400).trace()) != []
+    assert conclusions(DETECTOR, fan_out(after_ms=900).trace()) == []
 
 
 def test_losses_of_one_connection_stay_quiet() -> None:
