@@ -145,6 +145,12 @@ def test_a_probe_of_a_closed_window() -> None:
     assert judged(told) == [(K.ZERO_WINDOW_PROBE, P.NOT_LOST)] * 2
 
 
+def test_a_timer_behind_a_reset_is_no_probe_of_its_window() -> None:
+    """A RST has a window of 0 as often as not; it opens and closes nothing."""
+    told = Wire().handshake().send(100).acks("none").reply(200).wait(ms=10).rst(window=0).wait(ms=230).resend(0, 200, by="server")
+    assert K.ZERO_WINDOW_PROBE not in [kind for kind, _ in judged(told)]
+
+
 def test_a_keep_alive_when_the_window_is_open_again() -> None:
     told = Wire().handshake().send(100).ack("server", window=0).wait(ms=100).ack("server", window=50_000).wait(ms=9_000).keepalive("client")
     assert judged(told) == [(K.KEEP_ALIVE, P.NOT_LOST)]

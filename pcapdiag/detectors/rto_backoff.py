@@ -32,6 +32,7 @@ from pcapdiag.flows.resent_stretches import Stretches, tallied
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.sends import sends_of
 from pcapdiag.flows.waits import wait_of
+from pcapdiag.packets.table import RST
 from pcapdiag.stalls.evidence import frames_of
 from pcapdiag.stalls.ledger import Ledger
 from pcapdiag.stalls.sign import Confidence, Label, OfFlow, Sign, Tier
@@ -99,7 +100,8 @@ def _window_closed(trace: Trace, fd: int, start_ns: int, end_ns: int) -> bool:
     rows = slice(int(trace.flows.begin[flow]), int(trace.flows.stop[flow]))
     seg = trace.segments
     meanwhile = (seg.ts_ns[rows] >= start_ns) & (seg.ts_ns[rows] <= end_ns) & (seg.direction[rows] != direction)
-    return bool((meanwhile & (seg.window[rows] == 0) & (seg.ack[rows] >= 0)).any())
+    tells = (seg.ack[rows] >= 0) & ((seg.flags[rows] & RST) == 0)
+    return bool((meanwhile & tells & (seg.window[rows] == 0)).any())
 
 
 def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[Conclusion]:

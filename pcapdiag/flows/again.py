@@ -33,7 +33,7 @@ class Entries:
     """The other way round."""
     payload_len: I64
     window: I64
-    """Bytes."""
+    """Bytes; -1 of a RST, whose window means nothing."""
     has_ts: Bools
     ts_val: U32
     ts_ecr: U32

@@ -191,8 +191,8 @@ class _Tcp:
         sack_ok[2 * self.flows] = sack_ok[2 * self.flows + 1] = shakes.sack_ok
         return Entries(
             ts_ns=self.ts_ns, segment=self.order.astype(np.int64), entry_of_segment=entry_of_segment, payload_len=self.payload_len,
-            window=segments.window[self.order], has_ts=packets.has_ts[rows], ts_val=packets.ts_val[rows],
-            ts_ecr=packets.ts_ecr[rows], ip_id=packets.ip_id[rows],
+            window=np.where((packets.flags[rows] & RST) > 0, -1, segments.window[self.order]),
+            has_ts=packets.has_ts[rows], ts_val=packets.ts_val[rows], ts_ecr=packets.ts_ecr[rows], ip_id=packets.ip_id[rows],
             id_gap=segments.id_gap[self.order].astype(np.int64), rtt_ns=round_trip_ns, trip_ns=trip_ns,
             dup_ack=segments.dup_ack[self.order].astype(np.int64), sample_ns=rtt_ns[self.order], sack_ok=sack_ok,
             refused_ns=self._refusals(packets),
