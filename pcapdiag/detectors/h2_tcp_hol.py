@@ -59,7 +59,8 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     found = trace.tcp.recoveries
     exchanges, trips = trace.exchanges, RoundTrips(trace.tcp)
     by_flow = exchanges.by_flow(exchanges.h2_stream > 0, len(trace.flows))
-    for row in trace.paced(np.flatnonzero(~found.spurious & (by_flow.counts[found.fd // 2] > 1)).tolist()):
+    seen = ~trace.flows.one_way[found.fd >> 1]  # one direction alone does not show what the receiver had
+    for row in trace.paced(np.flatnonzero(~found.spurious & seen & (by_flow.counts[found.fd // 2] > 1)).tolist()):
         wait = wait_of(trace.tcp, trips, row)
         if wait.end_ns - wait.start_ns < limits.ns("least_wait"):
             continue

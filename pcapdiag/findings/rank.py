@@ -21,6 +21,7 @@ from pcapdiag.findings.reach import Clock
 from pcapdiag.findings.severity import severity_of
 from pcapdiag.findings.summary import summarise
 from pcapdiag.findings.types import Domain, Finding, FindingKind, Score, Severity
+from pcapdiag.flows.filtered import Filtered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,6 +43,9 @@ UNATTRIBUTED_CAP: Final = 0.6
 GRADE_F_CAP: Final = 0.4
 """Most that a capture of grade F can show: as much as one direction alone."""
 
+NO_ACKS_CAP: Final = 0.4
+"""Most that is known of a path when no acknowledgments were captured: as much as one direction alone shows."""
+
 BLAST_CAP: Final = 3.0
 
 _GROUP: Final = {FindingKind.CAUSE: 0, FindingKind.OUTCOME: 0, FindingKind.RISK: 1, FindingKind.CAPTURE: 2}
@@ -57,7 +61,7 @@ def rank(
     """All findings worth showing: causes and outcomes by score, then risks, then what concerns the capture."""
     by_code = {detector.code: detector for detector in detectors}
     clock = Clock.of(tables, ledger)
-    shown = [c for c in _capped(_merged(conclusions, by_code, clock), tables, ledger) if c.confidence.value >= HIDDEN_BELOW]
+    shown = [c for c in _capped(_merged(conclusions, by_code, clock), by_code, tables, ledger) if c.confidence.value >= HIDDEN_BELOW]
     drafts = [(conclusion, clock.reach(conclusion)) for conclusion in shown]
     findings = [_finding(conclusion, reach, by_code[conclusion.code], clock) for conclusion, reach in drafts]
     order = sorted(range(len(findings)), key=lambda i: _order(findings[i], drafts[i][1]))
@@ -78,13 +82,18 @@ def verdict(findings: Iterable[Finding], quality: Iterable[Quality]) -> str:
     return worst.domain.value if worst is not None else "healthy"
 
 
-def _capped(conclusions: Iterable[Conclusion], tables: Tables, ledger: Ledger) -> Iterable[Conclusion]:
+def _capped(conclusions: Iterable[Conclusion], by_code: Mapping[str, Detector], tables: Tables, ledger: Ledger) -> Iterable[Conclusion]:
     """Much unattributed time means that we do not understand this capture: it caps all confidence but in what the file itself is."""
     if tables.quality and all(one.grade == "F" for one in tables.quality):
         conclusions = [
             one if one.kind is FindingKind.CAPTURE else replace(one, confidence=one.confidence.capped(GRADE_F_CAP, "capture of grade F"))
             for one in conclusions
         ]
+    if tables.quality and all(one.filtered == Filtered.NO_ACKS.value for one in tables.quality):
+        conclusions = [
+            replace(one, confidence=one.confidence.capped(NO_ACKS_CAP, "no acknowledgments were captured"))
+            if by_code[one.code].domain is Domain.NETWORK else one for one in conclusions
+        ]  # fmt: skip
     ratio = summarise(tables, ledger).unattributed_ratio
     if ratio <= UNATTRIBUTED_LIMIT:
         return conclusions

@@ -12,6 +12,7 @@ from pcapdiag.flows.block import Block, assemble_block
 from pcapdiag.flows.clock import ClockSteps
 from pcapdiag.flows.clues import vantage_of
 from pcapdiag.flows.conversations import blocks
+from pcapdiag.flows.doubt import without_doubtful
 from pcapdiag.flows.group import Bundle, Grouping, group_packets
 from pcapdiag.flows.legs import NO_LINK, legs_of
 from pcapdiag.flows.segmented import concatenated_ranges
@@ -64,7 +65,7 @@ def group_flows(
     tables = _joined(_blocks(packets, grouping, flow_of_row, ethernet, block_packets, jobs, room), room)
     sides, vantages = vantage_of(tables.flows, tables.tallies, capture_count=len(captures), side=side)
     flows = replace(tables.flows, vantage=sides, one_way=one_sided_captures(tables.flows, tables.tallies))
-    return TcpTables(
+    found = TcpTables(
         flows=flows, segments=tables.segments, datagrams=tables.datagrams, pieces=tables.pieces, acks=tables.acks, sacked=tables.sacked,
         gaps=tables.gaps, resends=tables.resends, recoveries=tables.recoveries, tallies=tables.tallies,
         flow_of_row=flow_of_row, vantages=vantages, legs=legs_of(packets, whole, link, flow_of_row), aside=kept.aside,
@@ -74,6 +75,7 @@ def group_flows(
             tallies=tables.tallies, supers=tables.supers,
         ), captures, room),
     )  # fmt: skip
+    return found if as_recorded else without_doubtful(found)
 
 
 def _flow_of_row(packets: Packets, grouping: Grouping, room: Room | None) -> I32:
