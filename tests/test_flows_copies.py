@@ -103,8 +103,19 @@ def test_behind_a_full_queue_the_same_packet_comes_later() -> None:
     assert found(row(0, seq=1, ip_id=40), row(300 * MS, seq=1, ip_id=40, link_hash=4)) == [], (
         "some stacks number a resend like the original"
     )
-    assert found(row(0, **numbered), row(300 * MS, **numbered)) == []
+    assert found(row(0, **numbered), row(300 * MS, **numbered), *OTHERS) == [], "the same road, and nothing else comes twice"
     assert found(row(0, **numbered), row(2_100 * MS, **numbered, link_hash=4)) == []
+
+
+def test_where_everything_comes_twice_both_clocks_need_not_agree() -> None:
+    """Both ports of a switch, captured by two cards and merged: the second sight of all comes 300 ms later, by the same road."""
+    seen: list[dict[str, Any]] = [{**STAMPED, "seq": 100 * i, "ip_id": 40 + i, "ts_val": 5 + i} for i in range(30)]
+    rows = [row(3 * i * MS, **one) for i, one in enumerate(seen)] + [row((300 + 3 * i) * MS, **one) for i, one in enumerate(seen)]
+    assert found(*rows) == list(range(30, 60))
+    blank = [replace(one, rest=tuple(x if x[0] != "ip_id" else ("ip_id", 0) for x in one.rest)) for one in rows]
+    assert found(*blank) == list(range(30, 60)), "IPv6"
+    unstamped = [replace(one, rest=tuple(x for x in one.rest if x[0] != "has_ts")) for one in rows]
+    assert found(*unstamped) == [], "some stacks number a resend like the original"
 
 
 def test_a_resend_has_a_new_number_or_comes_later() -> None:

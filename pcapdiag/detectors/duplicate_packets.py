@@ -2,9 +2,10 @@
 
 ## What it does
 It counts packets that equal an earlier one in addresses, IP-ID, sequence numbers, flags, window, timestamps and length,
-within 10 ms, as a resend never does; a TTL one lower and other link-layer addresses show a copy behind a router. A
-connection seen on both sides of an address translator (variant nat) has two legs with the same numbers and timestamps,
-packet by packet. Copies and the leg farther from the client were set aside before anything else was measured.
+within 10 ms, as a resend never does (within 2 s where everything comes twice, by two clocks); a TTL one lower and other
+link-layer addresses show a copy behind a router. A connection seen on both sides of an address translator (variant nat)
+has two legs with the same numbers and timestamps, packet by packet. Copies and the leg farther from the client were set
+aside before anything else was measured.
 
 ## Why it matters
 Tools that keep the copies count every one as a retransmission or duplicate ACK and report heavy loss on a healthy path.
@@ -70,7 +71,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         elif quality.routed_copies:
             said.append(f"{quality.routed_copies:,} of them passed a router in between")
         return Defect(
-            evidence="same IP-ID, sequence numbers and timestamps within 10 ms",
+            evidence="same IP-ID, sequence numbers and timestamps",
             summary="; ".join(said) + "; they were set aside and are no retransmissions",
             contrast="a resent packet carries a new IP-ID or timestamp and comes a round trip later",
             flows=tuple(sorted({leg[0] for leg in legs})),

@@ -7,7 +7,7 @@ and TTL may be others: it was then seen at another place of its way.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,8 @@ _TICK_NS = 1_000_000
 """Without an IP-ID only what comes within a timestamp tick on the same road is surely no resend."""
 _HABIT = 0.02
 """A capture that copies copies often: from one packet in fifty on, unnumbered look-alikes are copies too."""
+_DOUBLED = 0.1
+"""A capture in which one packet in ten comes again, number and stamp and all, was made of two that have clocks of their own."""
 _CHUNK = 1 << 16
 _TABLE_BITS = (12, 20)
 _SECOND_LOOK = 0x9E3779B1
@@ -63,8 +65,8 @@ def find_copies(packets: Packets, order: Order | None = None, room: Room | None 
     alike = candidates(lambda part: _quick_hash(packets, part if order is None else order.rows[part]), ts_ns, ELSEWHERE_NS, room)
     rows = alike if order is None else order.rows[alike]
     twins = [_Twins.of(packets, rows, place, identity) for place, identity in _by_identity(packets, rows, room)]
-    often = _copying(packets, twins, room)
-    place, row, original, before = (np.concatenate(column) for column in zip(*(one.copies(packets, often) for one in twins), strict=True))
+    habits = _habits(packets, twins, room)
+    place, row, original, before = (np.concatenate(column) for column in zip(*(one.copies(packets, habits) for one in twins), strict=True))
     by_time = np.argsort(place)
     return Copies(row=row[by_time], original=original[by_time], routed=packets.ttl[row[by_time]] < packets.ttl[before[by_time]])
 
@@ -91,6 +93,8 @@ class _Twins:
     """A copy."""
     elsewhere: Bools
     """A copy in another capture."""
+    late: Bools
+    """A copy if its capture was made of two."""
     near: Bools
     """A copy if its capture copies often."""
 
@@ -98,26 +102,43 @@ class _Twins:
     def of(cls, packets: Packets, rows: Rows, place: Rows, identity: U64) -> _Twins:
         """Candidates at these places of `rows`, sorted by identity."""
         row, later = rows[place], np.flatnonzero(identity[1:] == identity[:-1]) + 1
-        masks = np.zeros((3, len(place)), np.bool_)
+        masks = np.zeros((4, len(place)), np.bool_)
         masks[:, later] = _judge(packets, row[later - 1], row[later])
-        return cls(place=place, row=row, sure=masks[0], elsewhere=masks[1], near=masks[2])
+        return cls(place=place, row=row, sure=masks[0], elsewhere=masks[1], late=masks[2], near=masks[3])
 
-    def copies(self, packets: Packets, often: Rows) -> tuple[Rows, Rows, Rows, Rows]:
-        """Of each copy its place, its row, that of the first sight and that of the sight before; `often`: captures that copy often."""
-        is_copy = self.sure | self.elsewhere | (self.near & np.isin(packets.capture[self.row], often))
+    def copies(self, packets: Packets, habits: _Habits) -> tuple[Rows, Rows, Rows, Rows]:
+        """Of each copy its place, its row, that of the first sight and that of the sight before."""
+        capture = packets.capture[self.row]
+        is_copy = self.sure | self.elsewhere | (self.late & np.isin(capture, habits.double)) | (self.near & np.isin(capture, habits.copy))
         first = np.maximum.accumulate(np.where(is_copy, 0, np.arange(len(self.row))))
         at = np.flatnonzero(is_copy)
         return self.place[at], self.row[at], self.row[first[at]], self.row[at - 1]
 
 
-def _copying(packets: Packets, twins: list[_Twins], room: Room | None) -> Rows:
-    """The captures of which copies are more than an accident."""
-    sure = np.concatenate([packets.capture[one.row[one.sure]] for one in twins])
-    habit = np.bincount(sure, minlength=1)
-    total = np.zeros(len(habit), np.int64)
-    for part in windows(len(packets) if len(sure) else 0, room):
-        total += np.bincount(packets.capture[part], minlength=len(habit))[: len(habit)]
-    return np.flatnonzero((habit > 0) & (habit >= _HABIT * total))
+class _Habits(NamedTuple):
+    """Captures that copies are more than an accident of."""
+
+    double: Rows
+    """All comes again."""
+    copy: Rows
+    """Some packets do."""
+
+
+def _habits(packets: Packets, twins: list[_Twins], room: Room | None) -> _Habits:
+    total = np.zeros(1, np.int64)
+    for part in windows(len(packets) if any(one.sure.any() or one.late.any() for one in twins) else 0, room):
+        counted = np.bincount(packets.capture[part], minlength=len(total))
+        counted[: len(total)] += total
+        total = counted
+
+    def count(mask_of: Callable[[_Twins], Bools]) -> I64:
+        captures = (packets.capture[one.row[mask_of(one)]] for one in twins)
+        return sum((np.bincount(mine, minlength=len(total)) for mine in captures), np.zeros(len(total), np.int64))
+
+    late = count(lambda one: one.late)
+    double = np.flatnonzero((late > 0) & (late >= _DOUBLED * total))
+    sure = count(lambda one: one.sure) + np.where(np.isin(np.arange(len(total)), double), count(lambda one: one.late & ~one.sure), 0)
+    return _Habits(double, np.flatnonzero((sure > 0) & (sure >= _HABIT * total)))
 
 
 def candidates(hash_of: Callable[[slice], U32], ts_ns: I64, within_ns: int, room: Room | None = None) -> Rows:
@@ -151,8 +172,8 @@ def _sharing(hashes: U32) -> Rows:
     return np.flatnonzero(shares)
 
 
-def _judge(packets: Packets, earlier: Rows, later: Rows) -> tuple[Bools, Bools, Bools]:
-    """Of pairs with one identity: is the later one a copy and no resend; one in another capture; one if its capture copies often?"""
+def _judge(packets: Packets, earlier: Rows, later: Rows) -> tuple[Bools, Bools, Bools, Bools]:
+    """Of pairs with one identity: is the later one a copy, and no resend? The masks of _Twins."""
     apart = packets.ts_ns[later] - packets.ts_ns[earlier]
     here = packets.capture[later] == packets.capture[earlier]
     other_road = (packets.link_hash[later] != packets.link_hash[earlier]) | (packets.ttl[later] != packets.ttl[earlier])
@@ -172,7 +193,9 @@ def _judge(packets: Packets, earlier: Rows, later: Rows) -> tuple[Bools, Bools, 
     fall = packets.ttl[earlier].astype(np.int64) - packets.ttl[later]
     queued = (stamped & other_road) | ((fall > 0) & (fall <= _HOPS))
     sure |= here & (apart <= ELSEWHERE_NS) & numbered & queued
-    return sure, elsewhere, near
+    # By the same road it may be a resend of a stack that keeps both; but nobody resends one packet in ten, and ACKs never.
+    late = here & (apart <= ELSEWHERE_NS) & stamped & (numbered | (apart > COPY_NS))  # timestamp clocks seldom tick slower
+    return sure, elsewhere, late, near
 
 
 def _quick_hash(packets: Packets, rows: Rows | slice) -> U32:
