@@ -23,8 +23,10 @@ DELAY_NS = 40_000
 class Translated(Recording):
     """What a router shows that hides the client behind an address of its own: both sides of every packet."""
 
-    def __init__(self, inside: Recording, *, change: Callable[[bytearray], None] | None = None, only: int | None = None) -> None:
-        self._inside, self._change, self._only = inside, change, only
+    def __init__(
+        self, inside: Recording, *, change: Callable[[bytearray], None] | None = None, only: int | None = None, ahead_ms: float = 0
+    ) -> None:
+        self._inside, self._change, self._only, self._ahead_ns = inside, change, only, round(ahead_ms * 1e6)
 
     def sights(self) -> list[tuple[int, int, bytes]]:
         sights = []
@@ -37,7 +39,7 @@ class Translated(Recording):
             times = (0, DELAY_NS) if upward else (DELAY_NS, 0)
             sights.append((true_ns + times[0], shown_ns + times[0], bytes(near)))
             if self._only is None or number < self._only:
-                sights.append((true_ns + times[1], shown_ns + times[1], bytes(far)))
+                sights.append((true_ns + times[1] + self._ahead_ns, shown_ns + times[1] + self._ahead_ns, bytes(far)))
         return sorted(sights, key=lambda sight: sight[0])
 
     def _outside(self, frame: bytearray, *, upward: bool) -> bytearray:
@@ -76,6 +78,16 @@ def test_the_other_leg_is_linked_counted_and_named() -> None:
     assert quality.issues == ("duplicate-packets",)
     assert len(trace.tcp.aside) == packet_count
     assert (trace.tcp.flow_of_row[trace.tcp.aside] == -1).all()
+
+
+@pytest.mark.parametrize("ahead_ms", [-1_500, -40, -3, -0.05, 0.05, 3, 40, 1_500])
+def test_two_hosts_in_one_file_need_not_have_one_clock(ahead_ms: float) -> None:
+    """mergecap puts the capture of the translator's far side beside that of the client."""
+    alone, both = Translated(talk()).trace(), Translated(talk(), ahead_ms=ahead_ms).trace()
+    assert len(both.flows) == 1
+    assert both.client(0) == alone.client(0)
+    assert [row.end_ns - row.start_ns for row in both.exchanges] == [row.end_ns - row.start_ns for row in alone.exchanges]
+    assert both.tcp.legs.delay_ns.tolist() == [DELAY_NS]
 
 
 def test_every_connection_finds_its_own_other_leg() -> None:

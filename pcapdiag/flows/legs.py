@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pcapdiag.columns import I32, I64, U16, U64, Bools, Rows
+from pcapdiag.columns import I32, I64, NEVER, U16, U64, Bools, Rows
 from pcapdiag.flows.copies import COPY_NS, ELSEWHERE_NS, content
 from pcapdiag.flows.group import Grouping
 from pcapdiag.flows.table import NatLegs
@@ -82,7 +82,9 @@ def _pairs(packets: Packets, grouping: Grouping) -> tuple[I64, I64]:
     alike = np.flatnonzero(prints[order[1:]] == prints[order[:-1]])
     first, second = order[alike], order[alike + 1]
     apart = packets.ts_ns[rows[second]] - packets.ts_ns[rows[first]]
-    near = apart <= np.where(packets.capture[rows[first]] == packets.capture[rows[second]], COPY_NS, ELSEWHERE_NS)
+    # The numbers of two TCP connections are never the same; datagrams that say the same are many.
+    strict = (packets.capture[rows[first]] == packets.capture[rows[second]]) & (packets.proto[rows[first]] != TCP)
+    near = apart <= np.where(strict, COPY_NS, ELSEWHERE_NS)
     one, other = flow[first[near]], flow[second[near]]
     one, other = np.minimum(one, other), np.maximum(one, other)
     unlike = (one != other) & (grouping.proto[one] == grouping.proto[other])
@@ -118,25 +120,45 @@ def _confirm(packets: Packets, grouping: Grouping, one: I64, other: I64) -> Link
     a, b = _Beginning.of(packets, grouping, one), _Beginning.of(packets, grouping, other)
     a_at, b_at = a.common(b)
     apart = b.ts_ns[b_at] - a.ts_ns[a_at]
-    within = np.where(_capture_of(packets, grouping, one) == _capture_of(packets, grouping, other), COPY_NS, ELSEWHERE_NS)
-    near = np.abs(apart) <= within[a.pair[a_at]]
+    near = np.abs(apart) <= ELSEWHERE_NS
     a_at, b_at, apart = a_at[near], b_at[near], apart[near]
-    pair = a.pair[a_at]
+    upward = grouping.from_client(packets, grouping.rows[a.place[a_at]], one[a.pair[a_at]])
     count = len(one)
+    here = _capture_of(packets, grouping, one) == _capture_of(packets, grouping, other)
+    clocks_ns = np.where(here & (grouping.proto[one] == TCP), _between_clocks(a.pair[a_at], apart, upward, count), 0)
+    within = np.where(here, COPY_NS, ELSEWHERE_NS)
+    apart -= clocks_ns[a.pair[a_at]]
+    near = np.abs(apart) <= within[a.pair[a_at]]
+    a_at, b_at, apart, upward = a_at[near], b_at[near], apart[near], upward[near]
+    pair = a.pair[a_at]
     matched = np.bincount(pair, minlength=count)
-    compared = np.minimum(a.beside(b, within), b.beside(a, within))
+    compared = np.minimum(a.beside(b, within, clocks_ns), b.beside(a, within, -clocks_ns))
     # The client's packets pass its own side first, the server's pass it last.
-    forth = grouping.from_client(packets, grouping.rows[a.place[a_at]], one[pair])
-    lag = np.sign(np.where(forth, apart, -apart))
+    lag = np.sign(np.where(upward, apart, -apart))
     lead = np.bincount(pair, weights=lag, minlength=count)
     good = (matched >= np.where(grouping.proto[one] == TCP, _LEAST_TCP, _LEAST_UDP)) & (matched >= _SHARE * compared)
     good &= np.abs(lead) >= _SHARE * np.bincount(pair, weights=lag != 0, minlength=count)
-    good &= _only_translated(packets, grouping.rows[a.place[a_at]], grouping.rows[b.place[b_at]], pair, count)
+    good &= _only_translated(packets, grouping.rows[a.place[a_at]], grouping.rows[b.place[b_at]], apart, pair, count)
     keep = np.flatnonzero(good)
     far, index = np.unique(np.where(lead >= 0, other, one)[keep], return_index=True)
     keep = keep[index]
     delay = np.array([np.median(np.abs(apart[pair == at])) for at in keep.tolist()], np.int64)
     return Link(near=np.where(lead >= 0, one, other)[keep], far=far, compared=compared[keep], matched=matched[keep], delay_ns=delay)
+
+
+def _between_clocks(pair: I64, apart: I64, upward: Bools, count: int) -> I64:
+    """Per pair: how far the clock of the second leg is ahead, 0 where one direction alone was matched.
+
+    Nothing takes less than no time from one leg to the other: it lies between the quickest packets of both directions.
+    """
+    least, most = np.full((2, count), NEVER), np.full((2, count), -NEVER)
+    way = upward.astype(np.intp)
+    np.minimum.at(least, (way, pair), apart)
+    np.maximum.at(most, (way, pair), apart)
+    both = (least < NEVER).all(axis=0)
+    one_first = least[1] - most[0] >= least[0] - most[1]  # the client's packets come to the first leg first, or to the second
+    clocks_ns: I64 = np.where(one_first, least[1] // 2 + most[0] // 2, most[1] // 2 + least[0] // 2)
+    return np.where(both, clocks_ns, 0)
 
 
 def _capture_of(packets: Packets, grouping: Grouping, flows: I64) -> U16:
@@ -174,25 +196,28 @@ class _Beginning:
         _, a, b = np.intersect1d(keys[0][firsts[0]], keys[1][firsts[1]], assume_unique=True, return_indices=True)
         return firsts[0][a], firsts[1][b]
 
-    def beside(self, other: _Beginning, within: I64) -> I64:
-        """Per pair: how many entries lie in the time that the other side covers."""
-        low = other.ts_ns[other.begin] - within
-        high = other.ts_ns[other.begin + other.length - 1] + within
+    def beside(self, other: _Beginning, within: I64, clocks_ns: I64) -> I64:
+        """Per pair: how many entries lie in the time that the other side covers, whose clock is that far ahead."""
+        low = other.ts_ns[other.begin] - clocks_ns - within
+        high = other.ts_ns[other.begin + other.length - 1] - clocks_ns + within
         inside = (self.ts_ns >= low[self.pair]) & (self.ts_ns <= high[self.pair])
         return np.bincount(self.pair, weights=inside, minlength=len(self.begin)).astype(np.int64)
 
 
-def _only_translated(packets: Packets, rows: Rows, twins: Rows, pair: I64, count: int) -> Bools:
-    """Per pair: do TTLs fall along the way, and are the IP-IDs the same (or rewritten on packets that nothing else could be)?"""
+def _only_translated(packets: Packets, rows: Rows, twins: Rows, apart: I64, pair: I64, count: int) -> Bools:
+    """Per pair: do TTLs fall along the way, and are the IP-IDs the same (or rewritten on packets that nothing else could be)?
+
+    `apart` is how much later each twin came.
+    """
 
     def share(holds: Bools) -> npt.NDArray[np.float64]:
         total = np.bincount(pair, minlength=count)
         return np.bincount(pair, weights=holds, minlength=count) / np.maximum(total, 1)
 
     fall = packets.ttl[rows].astype(np.int64) - packets.ttl[twins]
-    fall = np.where(packets.ts_ns[twins] >= packets.ts_ns[rows], fall, -fall)
+    fall = np.where(apart >= 0, fall, -fall)
     elsewhere = packets.capture[rows] != packets.capture[twins]
-    same_time = packets.ts_ns[rows] == packets.ts_ns[twins]
+    same_time = apart == 0
     routed = share((fall >= 0) | elsewhere | same_time) >= _SHARE
     other_road = (fall != 0) | (packets.link_hash[rows] != packets.link_hash[twins]) | (packets.interface[rows] != packets.interface[twins])
     routed &= share(other_road | elsewhere) >= _SHARE
