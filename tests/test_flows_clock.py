@@ -47,6 +47,22 @@ def test_a_step_is_measured_and_taken_out(step_ms: float, vantage: str) -> None:
     assert (stepped.quality[0].grade, stepped.quality[0].issues) == ("C", ("clock-step",))
 
 
+@pytest.mark.parametrize("step_ms", [5_000, 3_600_000, -2_000])
+def test_a_step_amid_a_fast_transfer_is_found(step_ms: int) -> None:
+    """So many packets a second that all those near the step bear the same few timestamps."""
+    rows: list[Row] = []
+    for i in range(6_000):
+        at, back = i * 20_000, bool(i % 3)  # 50,000 packets a second
+        tick = 70_000 + 1_000 * (i % 2) + at // MS
+        shown = at + (step_ms * MS if i >= 3_000 else 0)
+        ends = {"dst": ("10.0.0.1", 50_000 + i % 2)} if back else {"src": ("10.0.0.1", 50_000 + i % 2)}
+        rows.append(row(shown, back=back, seq=1_000 * i, payload_len=1_000, has_ts=True, ts_val=tick + 9 * back, **ends))
+    found = find_clock_steps(packets(*rows))
+    assert found.row.tolist() == [3_000]
+    assert found.stamped.tolist() == [True]
+    assert abs(int(found.step_ns[0]) - step_ms * MS) <= 2 * MS
+
+
 def test_the_frame_behind_the_step_is_named() -> None:
     before = exchanged(Wire(rtt_ms=30).handshake())
     count = len(before.frames())

@@ -36,6 +36,8 @@ _SIDE = 192
 _SUSPECTS = 32
 _NEAR_NS = 60_000_000_000
 """And no further away in time: clocks drift apart by tens of milliseconds a quarter of an hour."""
+_REACH, _SAMPLE = 1 << 17, 2_048
+"""Where `_SIDE` packets pass within a few ticks, so many of so many tell the rate of the timestamps."""
 _AT_ONCE = 24
 """Packets right behind it that must go on where connections stood, when no timestamps speak."""
 _LEAST_STAMPS = 3
@@ -72,7 +74,7 @@ def find_clock_steps(packets: Packets, room: Room | None = None) -> ClockSteps:
         since = rows.start
         for place, apart_ns in zip(places.tolist(), apart.tolist(), strict=True):
             until = int(min(backward[backward > place], default=rows.stop))
-            sides = _Sides.of(packets, np.arange(max(since, place - _SIDE), place), np.arange(place, min(until, place + _SIDE)))
+            sides = _Sides.of(packets, np.arange(max(since, place - _REACH), place), np.arange(place, min(until, place + _REACH)))
             step = sides.step(often=len(backward) > _OFTEN)
             if step is not None:  # measured to a tick: what lies behind it does not come before what lies in front
                 found.append((place, min(step[0], apart_ns), step[1]))
@@ -130,12 +132,16 @@ class _Sides:
     packets: Packets
     before: Rows
     after: Rows
+    samples: tuple[Rows, Rows]
+    """A few packets from more of each side, evenly spread."""
 
     @classmethod
     def of(cls, packets: Packets, before: Rows, after: Rows) -> _Sides:
-        """Only what is near in time."""
+        """The nearest of all packets before it and behind it, and only what is near in time."""
         before = before[packets.ts_ns[before] >= packets.ts_ns[before[-1]] - _NEAR_NS]
-        return cls(packets, before, after[np.abs(packets.ts_ns[after] - packets.ts_ns[after[0]]) <= _NEAR_NS])
+        after = after[np.abs(packets.ts_ns[after] - packets.ts_ns[after[0]]) <= _NEAR_NS]
+        samples = before[:: max(len(before) // _SAMPLE, 1)], after[:: max(len(after) // _SAMPLE, 1)]
+        return cls(packets, before[-_SIDE:], after[:_SIDE], samples)
 
     def step(self, *, often: bool) -> tuple[int, bool] | None:
         """(size, whether timestamps gave it) of a step between them; None when there is none."""
@@ -160,10 +166,16 @@ class _Sides:
         """
         result = defaultdict[int, list[int]](list)
         early, late = self._stamps(self.before, by_connection), self._stamps(self.after, by_connection)
+        wider: tuple[dict[Ends, Stamps], ...] | None = None
         for ends in early.keys() & late.keys():
             one, other = early[ends], late[ends]
+            if min(len(one), len(other)) < _LEAST_STAMPS:
+                continue
             rate = _rate(one) or _rate(other)
-            if not rate or min(len(one), len(other)) < _LEAST_STAMPS:
+            if not rate:
+                wider = wider or tuple(self._stamps(rows, by_connection) for rows in self.samples)
+                rate = next((found for side in wider if (found := _rate(side.get(ends, []))) is not None), None)
+            if not rate:
                 continue
             old, new = _offsets(one, one[0], rate), _offsets(other, one[0], rate)
             jump = round(median(new) - median(old))
@@ -211,6 +223,8 @@ class _Sides:
 
 def _rate(stamps: Stamps) -> int | None:
     """Ticks a second, when these stamps show it."""
+    if not stamps:
+        return None
     apart_ns, ticks = stamps[-1][0] - stamps[0][0], _ticks(stamps[-1][1] - stamps[0][1])
     if apart_ns <= 0 or ticks < 5:
         return None
