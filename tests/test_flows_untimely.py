@@ -94,6 +94,23 @@ def test_records_held_up_on_their_way_into_the_file_are_sorted_by_time() -> None
     assert len(untimely(HeldUp(talk(), lambda _, ts_ns: ts_ns).trace().packets)) == 0
 
 
+def test_records_that_come_late_into_the_file_but_in_the_order_of_their_direction_are_sorted_by_time() -> None:
+    """Two cards, one a direction, each with a buffer: both the places and the times of the records fit their connection."""
+
+    class Buffered(Recording):
+        def frames(self) -> list[tuple[int, bytes]]:
+            wire = Wire(rtt_ms=30).handshake()
+            for _ in range(40):
+                wire.wait(ms=250).send(300).wait(ms=120).reply(200)
+            frames = wire.close().frames()
+            answers = [i for i, (_, frame) in enumerate(frames) if frame[34:36] == (80).to_bytes(2)][2::6]
+            places = {i: i + 2.5 * (i in answers) for i in range(len(frames))}
+            return [frames[i] for i in sorted(places, key=lambda i: places[i])]
+
+    quality = Buffered().trace().quality[0]
+    assert (quality.backward_steps > 3, quality.untimely) == (True, 0)
+
+
 def test_one_error_of_all_is_taken_out() -> None:
     packets = talk().trace().packets
     rows = np.arange(3, len(packets), 7)

@@ -102,7 +102,10 @@ def _alone(found: Rows, without: Rows, rows: slice) -> Rows:
 
 
 def _told_by_connections(packets: Packets, rows: slice, odd: Rows, room: Room | None) -> tuple[int, int]:
-    """How many odd records stand where their numbers say, between two others of their direction, and how many do not."""
+    """How many odd records stand where their numbers say, between two others of their direction, and how many do not.
+
+    One whose time lies between those of the two says nothing: only among other connections, or the other direction, is it odd.
+    """
     wanted = np.unique(_ways(packets, odd[packets.proto[odd] == TCP]))
     found = [np.empty(0, np.intp)]
     for begin in range(rows.start, rows.stop, WINDOW):
@@ -120,6 +123,8 @@ def _told_by_connections(packets: Packets, rows: slice, odd: Rows, room: Room | 
     for column in ends:
         same &= column[order][1:] == column[order][:-1]
     middle = np.flatnonzero(is_odd[1:-1] & same[:-1] & same[1:] & ~is_odd[:-2] & ~is_odd[2:]) + 1
+    ts_ns = packets.ts_ns[at]
+    middle = middle[(ts_ns[middle] < ts_ns[middle - 1]) | (ts_ns[middle] > ts_ns[middle + 1])]
     number = packets.seq[at].astype(np.int64) + packets.ack[at]  # neither falls in one direction, but for resends
     rises = (_signed(number[middle] - number[middle - 1]) >= 0) & (_signed(number[middle + 1] - number[middle]) >= 0)
     return int(rises.sum()), int((~rises).sum())
