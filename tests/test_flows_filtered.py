@@ -57,6 +57,7 @@ RULES: dict[Filtered, Callable[[Shown], bool]] = {
     Filtered.FLAGS: lambda one: bool(one.flags & (SYN | FIN | RST)),
     Filtered.PUSH: lambda one: bool(one.flags & (SYN | FIN | RST | PSH)),
     Filtered.NO_ACKS: lambda one: bool(one.length or one.flags & (SYN | FIN | RST)),
+    Filtered.SHORT: lambda one: one.length < 1_000,
     Filtered.SAMPLED: lambda one: one.number % 3 == 0,
 }
 
@@ -84,6 +85,21 @@ def test_random_samples_too(left: int) -> None:
     assert trace.quality[0].filtered == "sampled"
 
 
+def test_a_capture_of_acknowledgments_alone_holds_short_packets() -> None:
+    quality = Kept(talk(), lambda one: not one.length).trace().quality[0]
+    assert (quality.filtered, "no packet carries any" in quality.filter_note) == ("short", True)
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+def test_every_second_packet_of_a_regular_exchange(phase: int) -> None:
+    """Data, acknowledgment, data, acknowledgment: for a while the sample holds the one, then the other."""
+    wire = Wire(rtt_ms=4).handshake()
+    for number in range(60):
+        wire.wait(ms=30).send(200).wait(ms=80).reply(3_000 if number % 5 == 3 else 900)
+    trace = Kept(wire.close(), lambda one: one.number % 2 == phase).trace()
+    assert (trace.quality[0].filtered, trace.quality[0].grade) == ("sampled", "F")
+
+
 # --- near misses -------------------------------------------------------------------------------------------------------
 
 
@@ -96,6 +112,11 @@ def test_a_capture_that_lost_bursts_is_not_a_sample() -> None:
     quality = Kept(talk(), lambda one: one.number % 60 < 25).trace().quality[0]
     assert quality.filtered == ""
     assert "capture-loss" in quality.issues
+
+
+def test_a_capture_that_lost_one_long_stretch_holds_full_packets_too() -> None:
+    quality = Kept(talk(), lambda one: not 30 < one.number < 250 or not one.length).trace().quality[0]
+    assert (quality.filtered, "capture-loss" in quality.issues) == ("", True)
 
 
 def test_connections_that_carry_nothing_are_no_filter() -> None:

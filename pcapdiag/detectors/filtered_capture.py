@@ -2,9 +2,9 @@
 
 ## What it does
 It recognises captures that hold only some packets of a connection: only those with SYN, FIN or RST, only pushed ones, only
-those with data, or a sample (every nth packet, or a random share). Where such a rule tears holes into connections, the time
-of their requests is taken out of every diagnosis (`capture-gap`): nobody can say what happened then. It also names the
-filter that the file says it was made with, and a capture that holds one port only.
+those with data, only short ones, or a sample (every nth packet, or a random share). Where such a rule tears holes into
+connections, the time of their requests is taken out of every diagnosis (`capture-gap`): nobody can say what happened
+then. It also names the filter that the file says it was made with, and a capture that holds one port only.
 
 ## Why it matters
 What a filter left out looks like loss, silence or a server that never answered. What it hides altogether (ICMP, DNS,
@@ -41,6 +41,7 @@ _SAYS = {
     Filtered.FLAGS: "holds only packets that open or close connections",
     Filtered.PUSH: "holds only pushed packets and those that open or close connections",
     Filtered.NO_ACKS: "holds no pure acknowledgments, only packets with data",
+    Filtered.SHORT: "holds only short packets",
     Filtered.SAMPLED: "holds a sample of the packets",
     Filtered.DECLARED: "was captured with a filter",
     Filtered.PORT: "holds a single port and no other frame",
@@ -61,7 +62,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         note = "the bytes before this packet are not in the file" if holes else "first packet of the capture's connections"
         frames = frames_of(trace, ((row, note) for row in shown))
         yield mark(CODE, frames)
-        if rule not in {Filtered.FLAGS, Filtered.PUSH, Filtered.SAMPLED}:
+        if rule not in {Filtered.FLAGS, Filtered.PUSH, Filtered.SHORT, Filtered.SAMPLED}:
             continue
         # Handshakes that took more than one try say so by flags alone.
         tried_again = (flows.syn_count > 1) | (flows.syn_ack_count > 1)

@@ -26,7 +26,12 @@ _LEAST_RUN = 12
 _LEAST_PIECES = 20
 _SAMPLED_LOSS = 0.3
 """Of the acknowledged bytes so many are missing: a capture that loses that much by overload loses them in runs."""
-_SCATTER = 0.7
+_SCATTER = 0.5
+"""Of a random sample's breaks: every nth packet of a regular exchange hits the same kind of packet for a while."""
+_SHORT_LOSS, _LEAST_ACKS = 0.7, 10
+"""Nearly all bytes are missing, and the acknowledgments that came for them bit by bit are not."""
+_NOT_FULL_LEN = 1_200
+"""Who captured a longer payload has captured full packets."""
 _PORT_FRAMES, _PORT_NS = 200, 60_000_000_000
 """A minute of Ethernet without ARP, ICMP, lookups or anything else but one port."""
 
@@ -41,6 +46,8 @@ class Filtered(Enum):
     """Only packets with PSH, SYN, FIN or RST."""
     NO_ACKS = "no-acks"
     """No pure acknowledgments: only packets with data."""
+    SHORT = "short"
+    """Only packets up to some length."""
     SAMPLED = "sampled"
     """Every nth packet, or a random share."""
     PORT = "port"
@@ -51,7 +58,7 @@ class Filtered(Enum):
     @property
     def tears(self) -> bool:
         """Are packets of the connections themselves missing?"""
-        return self in {Filtered.FLAGS, Filtered.PUSH, Filtered.NO_ACKS, Filtered.SAMPLED}
+        return self in {Filtered.FLAGS, Filtered.PUSH, Filtered.NO_ACKS, Filtered.SHORT, Filtered.SAMPLED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +81,11 @@ class Talk:
     """Longest series of segments with data of one direction; counted only where there are no pure acknowledgments."""
     missing_len: int
     """Bytes acknowledged and never captured."""
+    told: int
+    """Acknowledgments of such bytes that were not of all of them at once."""
     seen_len: int
+    longest_len: int
+    """Bytes seen at once at the most."""
     pieces: int
     """Stretches of bytes seen at once."""
     gaps: int
@@ -99,7 +110,8 @@ class Talk:
             data=total(tallies.data_count), pushed=total(tallies.pushed_count), pure=total(tallies.pure_count),
             opened_data=total(tallies.data_count, whole),
             run=int(tallies.longest_run.reshape(-1, 2)[mine & ~flows.one_way].max(initial=0)), missing_len=total(tallies.unseen_len),
-            seen_len=total(tallies.seen_len), pieces=pieces, gaps=total(tallies.gap_count),
+            told=total(tallies.told_count), seen_len=total(tallies.seen_len),
+            longest_len=int(tallies.longest_len.reshape(-1, 2)[mine].max(initial=0)), pieces=pieces, gaps=total(tallies.gap_count),
             joints=pieces - total(tallies.piece_count > 0), broken=total(tallies.broken_count),
         )  # fmt: skip
 
@@ -113,14 +125,31 @@ def find_filter(talk: Talk, glance: Glance, capture: Capture) -> tuple[Filtered,
         return Filtered.PUSH, "all packets have PSH, SYN, FIN or RST: others between them are missing"
     if unacknowledged:
         return Filtered.NO_ACKS, f"no pure acknowledgment at all beside {talk.data} packets with data, not even in handshakes"
-    share = _sampled(talk)
-    if share:
-        return Filtered.SAMPLED, f"{share:.0%} of the acknowledged bytes are missing, scattered over single packets"
+    torn = _torn(talk)
+    if torn is not None:
+        return torn
     declared = sorted({interface.filter for interface in capture.interfaces if interface.filter})
     if declared:
         return Filtered.DECLARED, "; ".join(declared)
     port = _only_port(glance, capture)
     return (Filtered.PORT, f"port {port}") if port else (Filtered.NO, "")
+
+
+def _torn(talk: Talk) -> tuple[Filtered, str] | None:
+    """The rule by which holes were torn into connections; None when they have none."""
+    if _short(talk):
+        what = f"no packet carries more than {talk.longest_len} bytes" if talk.longest_len else "no packet carries any"
+        return Filtered.SHORT, f"{what}, and those that are acknowledged beside are missing"
+    share = _sampled(talk)
+    return (Filtered.SAMPLED, f"{share:.0%} of the acknowledged bytes are missing, scattered over single packets") if share else None
+
+
+def _short(talk: Talk) -> bool:
+    """Are all packets longer than the longest that is there missing, and no others?"""
+    missing = talk.missing_len
+    if talk.longest_len >= _NOT_FULL_LEN or not missing or missing < _SHORT_LOSS * (missing + talk.seen_len):
+        return False
+    return talk.told >= _LEAST_ACKS and missing > talk.told * talk.longest_len
 
 
 def _sampled(talk: Talk) -> float:

@@ -24,7 +24,7 @@ ADVICE: Final[dict[str, str]] = {
 }
 """Code of a defect -> the sentence that says what to do better next time."""
 NOTHING = "Nothing was captured: check interface and filter (tcpdump -D lists interfaces, tcpdump -i <interface> -c 10 shows packets)."
-_FILTERED = {Filtered.FLAGS: 3, Filtered.PUSH: 4, Filtered.SAMPLED: 4, Filtered.NO_ACKS: 2}
+_FILTERED = {Filtered.FLAGS: 3, Filtered.PUSH: 4, Filtered.SHORT: 4, Filtered.SAMPLED: 4, Filtered.NO_ACKS: 2}
 """Handshakes can still be judged by their flags alone, and losses without pure acknowledgments; samples tell nothing."""
 
 

@@ -236,6 +236,8 @@ class Tallies(Table):
     broken_count: Annotated[I32, Col("of them, those with missing bytes before them, but for the first one")]
     seen_len: Annotated[I64, Col("stream bytes seen", "bytes")]
     gap_count: Annotated[I32, Col("rows in Gaps")]
+    longest_len: Annotated[I64, Col("bytes of the longest stretch seen at once", "bytes")]
+    told_count: Annotated[I32, Col("ACKs that end amid what nobody captured")]
     unseen_len: Annotated[I64, Col("stream bytes acknowledged and never captured", "bytes")]
 
 
@@ -314,7 +316,7 @@ class Quality:
     dropped_count: int | None
     """Drops the capturing system reports (ISB); None when it says nothing."""
     filtered: str = ""
-    """Which packets the capture leaves out by rule: flags, push, no-acks, sampled, port or declared; "" when nothing shows that."""
+    """Which packets the capture leaves out by rule: flags, push, no-acks, short, sampled, port or declared; "" when nothing shows that."""
     filter_note: str = ""
     """How that shows."""
     saw_icmp: bool

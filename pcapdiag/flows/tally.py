@@ -76,6 +76,7 @@ def tally(
         split_count=number(split), whole_count=number(whole), short_count=number(short), padded_count=number(padded),
         turnaround_ns=turnaround_ns, piece_count=_count(pieces.fd, count), broken_count=_count(pieces.fd[1:][broken], count),
         seen_len=_total(pieces.fd, pieces.stop - pieces.start, count), gap_count=_count(gaps.fd, count),
+        longest_len=_most(pieces.fd, pieces.stop - pieces.start, count), told_count=_count(acks.fd[_told(acks, gaps)], count),
         unseen_len=_total(gaps.fd, gaps.stop - gaps.start, count),
     )  # fmt: skip
 
@@ -95,6 +96,21 @@ def _total(fd: I64, length: I64, count: int) -> I64:
     total = np.zeros(count, np.int64)
     np.add.at(total, fd, length)
     return total
+
+
+def _most(fd: I64, length: I64, count: int) -> I64:
+    most = np.zeros(count, np.int64)
+    np.maximum.at(most, fd, length)
+    return most
+
+
+def _told(acks: Acks, gaps: Gaps) -> Bools:
+    """ACKs whose number lies in or at the end of a gap."""
+    if not len(gaps):
+        return np.zeros(len(acks), np.bool_)
+    within = np.searchsorted(key(gaps.fd, gaps.start), key(acks.fd, acks.offset - 1), side="right") - 1
+    told: Bools = (within >= 0) & (gaps.fd[within] == acks.fd) & (gaps.stop[within] >= acks.offset)
+    return told
 
 
 def _longest_runs(segments: Segments, fd: I64, data: Bools, pure: Bools, count: int) -> I32:
