@@ -102,6 +102,9 @@ class Chooser:
             server_from = 0 if flows.syn_ack_ns[flow] != NEVER and not depth else server.start
             pairing = Http1Pairing(flow, self.losses, capture)
             drafts, tunnel = pairing.pair(client, server, self.streams, whole=whole, closed=ended, server_from=server_from)
+            if not depth and pairing.damaged and pairing.speechless and client.stop and server.stop:
+                self.readings.unknown.append(flow)  # who spoke when says more than what is left of what was said
+                return
             self.readings.drafts += drafts
             if tunnel is not None and tunnel.draft.protocol is not Protocol.WEBSOCKET and depth < _TUNNELS:
                 self._read_tunnel(flow, tunnel, client.behind(tunnel.client_at), server.behind(tunnel.server_at), depth + 1)

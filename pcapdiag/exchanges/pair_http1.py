@@ -26,6 +26,7 @@ from pcapdiag.protocols.events import (
 from pcapdiag.protocols.http1 import Http1Reader
 
 if TYPE_CHECKING:
+    from pcapdiag.exchanges.draft import Span
     from pcapdiag.exchanges.tape import Tape
     from pcapdiag.losses import Losses
     from pcapdiag.streams import Streams
@@ -77,7 +78,8 @@ class Http1Pairing:
     _responses: list[_Response] = field(default_factory=list)
     _client_tunnel_at: int | None = None
     _server_tunnel_at: int | None = None
-    _damaged: bool = False
+    damaged: bool = False
+    """Bytes could not be read, or begin in the middle."""
     _interim_at: int | None = None
     """Where the first 1xx response to the request under way begins."""
 
@@ -92,11 +94,11 @@ class Http1Pairing:
             closed: the server's bytes end with a FIN.
             server_from: stream offset of the first byte the server can have sent here, captured or not.
         """
-        self._damaged = not whole
+        self.damaged = not whole
         self._read_requests(client, Http1Reader(Side.CLIENT, synced=whole, at=client.start))
         methods = [request.started.method for request in self._requests]
         self._read_responses(server, Http1Reader(Side.SERVER, methods, synced=whole, at=server.start), closed=closed)
-        orphans = self._match_by_time(streams, server_from) if self._damaged else self._match_in_order()
+        orphans = self._match_by_time(streams, server_from, server.stop) if self.damaged else self._match_in_order()
         tunnel = self._tunnel(client, server)
         return Paired1([request.draft for request in self._requests] + orphans, tunnel)
 
@@ -167,9 +169,14 @@ class Http1Pairing:
         self._interim_at = None
 
     def _note_damage(self, tape: Tape, event: Fault | BytesUnread) -> None:
-        self._damaged = True
+        self.damaged = True
         if isinstance(event, Fault) and tape.has_all(event.at, event.end):
             self.losses.add(Loss.PROTOCOL_FAULT, capture=self.capture)
+
+    @property
+    def speechless(self) -> bool:
+        """Of one side all heads were cut off or lost, or that side said nothing."""
+        return not self._requests or not self._responses
 
     # pairing
 
@@ -179,17 +186,24 @@ class Http1Pairing:
             _answer(request.draft, response)
         return []
 
-    def _match_by_time(self, streams: Streams, unread_at: int) -> list[Draft]:
+    def _match_by_time(self, streams: Streams, unread_at: int, stop: int) -> list[Draft]:
         """Where messages may be missing: a response answers the last request before it, requests between went unanswered.
+
+        Bytes of the server between two responses that could be read are one that could not: it answers the last request
+        before them, and the response behind them another one, which was not captured.
 
         Returns:
             Drafts for responses whose request was not captured.
         """
+        back = 2 * self.flow + 1
         asked_ns = _times(streams, 2 * self.flow, [request.started.at for request in self._requests])
-        answered_ns = _times(streams, 2 * self.flow + 1, [response.started.at for response in self._responses])
+        answered_ns = _times(streams, back, [response.started.at for response in self._responses])
+        unread_ns = _times(streams, back, [unread_at, *(response.stop for response in self._responses)])
         orphans: list[Draft] = []
         following = 0
-        for response, ns in zip(self._responses, answered_ns, strict=True):
+        for place, (response, ns) in enumerate(zip(self._responses, answered_ns, strict=True)):
+            begin = response.started.at if response.interim_at is None else response.interim_at
+            following = self._answer_unread(asked_ns, following, (unread_at, begin), min(unread_ns[place], ns))
             behind = following
             while behind < len(self._requests) and asked_ns[behind] < ns:
                 behind += 1
@@ -199,12 +213,26 @@ class Http1Pairing:
             else:
                 for request in self._requests[following : behind - 1]:
                     request.draft.ending = Ending.UNSEEN
-                if behind - 1 > following and unread_at < response.started.at:
-                    missed = self._requests[behind - 2].draft
-                    missed.response, missed.ending = [(unread_at, response.started.at)], Ending.RESPONSE
                 _answer(self._requests[behind - 1].draft, response)
             following, unread_at = behind, response.stop
+        following = self._answer_unread(asked_ns, following, (unread_at, stop), unread_ns[-1])
+        (last_ns,) = _times(streams, back, [stop - 1]) if unread_at < stop else [0]
+        for request, ns in zip(self._requests[following:], asked_ns[following:], strict=True):
+            if ns < last_ns:
+                request.draft.ending = Ending.UNSEEN
         return orphans
+
+    def _answer_unread(self, asked_ns: list[int], following: int, unread: Span, unread_ns: int) -> int:
+        """Gives bytes of the server that could not be read to the last request before them; gives the first request behind it."""
+        behind = following
+        while unread[0] < unread[1] and behind < len(self._requests) and asked_ns[behind] < unread_ns:
+            behind += 1
+        if behind > following:
+            for request in self._requests[following : behind - 1]:
+                request.draft.ending = Ending.UNSEEN
+            missed = self._requests[behind - 1].draft
+            missed.response, missed.ending = [unread], Ending.RESPONSE
+        return behind
 
     def _tunnel(self, client: Tape, server: Tape) -> Tunnel | None:
         """The switch of protocols, if the server agreed to one."""
