@@ -1,6 +1,8 @@
-"""HTTP/1.1 of which heads are missing: cut off by the snapshot length, or lost by the capture."""
+"""Heads that are missing: cut off by the snapshot length, or lost by the capture."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -8,8 +10,13 @@ from pcapdiag.detectors import tail_loss_rto
 from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.pipeline import diagnose
 from tests.detectors.opinion import diagnosed
+from tests.detectors.test_h2_tcp_hol import ANSWER, ASK, asked
 from tests.paired import paired, request, response
 from tests.wire import Recording, Wire
+from tests.wire_h2 import PREFACE, Blocks, data, settings
+
+if TYPE_CHECKING:
+    from pcapdiag.exchanges.table import Exchange
 
 
 class Cut(Recording):
@@ -78,3 +85,47 @@ def test_a_request_that_nothing_answers_still_hangs() -> None:
     (hung,) = [e for e in paired(wire).applications if e.name.endswith("/two")]
     assert hung.outcome is Outcome.ABORTED
     assert hung.duration_ns / 1e6 == pytest.approx(900, abs=30)
+
+
+# --- HTTP/2 --------------------------------------------------------------------------------------------------------------
+
+
+def streams(*, snaplen: int = 262_144, hangs: bool = False, lost_after_ms: float | None = None) -> list[Exchange]:
+    """Three requests on one connection, answered after 100 ms; the last one may hang until the client gives up."""
+    wire, back = asked("client", (1, 3, 5)), Blocks()
+    answers = [back.headers(stream, [*ANSWER, ("x", "y" * 80)]) + data(stream, b"x" * 300, end_stream=True) for stream in (1, 3, 5)]
+    wire.wait(ms=100).reply(b"".join(answers[: 2 if hangs else 3]))
+    if lost_after_ms is not None:
+        wire.wait(ms=lost_after_ms).reply(data(3, b"x" * 100), lose="capture").wait(ms=1).reply(data(3, b"x" * 100))
+    wire.wait(ms=2_000).fin("client")
+    return [e for e in Cut(wire, snaplen).trace().exchanges if e.protocol not in {Protocol.CONNECT, Protocol.OTHER}]
+
+
+@pytest.mark.parametrize("snaplen", [120, 160, 200])
+def test_streams_whose_answers_were_cut_off_were_not_given_up(snaplen: int) -> None:
+    whole = {e.h2_stream: e.duration_ns for e in streams()}
+    cut = streams(snaplen=snaplen)
+    assert {e.outcome for e in cut} == {Outcome.OK}
+    assert all(e.duration_ns <= whole[e.h2_stream] for e in cut)
+
+
+def test_a_stream_that_hung_is_given_up() -> None:
+    (hung,) = [e for e in streams(hangs=True) if e.h2_stream == 5]
+    assert (hung.outcome, hung.duration_ns > 2_000_000_000) == (Outcome.ABORTED, True)
+
+
+def test_of_a_stream_that_hung_nothing_is_known_behind_bytes_that_nobody_read() -> None:
+    """They may have been its answer; until then it waited."""
+    (hung,) = [e for e in streams(hangs=True, lost_after_ms=900) if e.h2_stream == 5]
+    assert hung.outcome is Outcome.OK
+    assert hung.duration_ns / 1e6 == pytest.approx(1_040, abs=60)
+
+
+def test_bytes_that_nobody_read_before_it_was_asked_are_not_its_answer() -> None:
+    blocks, back = Blocks(), Blocks()
+    wire = Wire(rtt_ms=20).handshake().send(PREFACE + settings()).reply(settings() + settings(ack=True))
+    wire.send(blocks.headers(1, ASK, end_stream=True)).wait(ms=50).reply(back.headers(1, ANSWER, end_stream=False))
+    wire.reply(data(1, b"x" * 900, end_stream=True), lose="capture").reply(settings(ack=True))
+    wire.wait(ms=200).send(blocks.headers(3, ASK, end_stream=True)).wait(ms=800).fin("client")
+    (hung,) = [e for e in wire.trace().exchanges if e.h2_stream == 3]
+    assert (hung.outcome, round(hung.duration_ns / 1e8)) == (Outcome.ABORTED, 8)

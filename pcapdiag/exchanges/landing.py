@@ -15,6 +15,7 @@ from pcapdiag.exchanges.table import CODES, Outcome
 from pcapdiag.flows.pieces import key
 from pcapdiag.flows.segmented import group_starts, running_max
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Vantage
+from pcapdiag.flows.within import search_within
 
 if TYPE_CHECKING:
     from pcapdiag.columns import I64, Bools, Rows
@@ -52,6 +53,7 @@ class Ground:
         self.clipped_ns = clipped_ns
         """When the capture ends."""
         self._lost_fd, self._lost_key, self._through_ns = _losses_behind(tcp)
+        self._unread_fd, self._unread_ns = _unread(packets, tcp)
 
     def behind_losses(self, end_ns: I64, fd: I64, last: I64) -> I64:
         """Moves the ends of responses that were lost between the tap and the client to the resend that got through.
@@ -65,6 +67,14 @@ class Ground:
         hit = (before >= 0) & (end_ns != NEVER)
         hit &= self._lost_fd[before] == fd
         return np.where(hit, np.maximum(end_ns, self._through_ns[before]), end_ns)
+
+    def unread_behind(self, fd: I64, ts_ns: I64) -> I64:
+        """When the first bytes of each direction came, behind some moment, that were cut off or lost by the capture; NEVER."""
+        if not len(self._unread_fd):
+            return np.full(len(fd), NEVER)
+        begin, stop = (np.searchsorted(self._unread_fd, fd, side=side) for side in ("left", "right"))
+        row = search_within(self._unread_ns, begin, stop, ts_ns + 1)
+        return np.where(row < stop, np.append(self._unread_ns, [NEVER])[row], NEVER)
 
 
 def land(drafted: Drafted, ground: Ground, streams: Streams) -> Landed:
@@ -143,7 +153,7 @@ class _Landing:
         cut = self._cut(whole)
         progress[~cut] = np.minimum(progress[~cut], self._clipped_ns)
         undelivered = whole & ~cut & (ending == _RESPONSE) & ~self._tcp.flows.one_way[flow] & (acked == NEVER)
-        left = ~whole & ~cut
+        left = ~whole & ~cut & ~self._ended_unread(~whole & ~cut, answered)
         rows = np.flatnonzero(undelivered | left)
         closings = _closings(self._tcp.flows, np.unique(flow[rows]).tolist())
         last_ns = np.where(answered, self._end, self._start)
@@ -156,6 +166,22 @@ class _Landing:
         fine = whole & ~cut
         self._end[fine] = np.maximum(self._end[fine], self._start[fine])
         return progress
+
+    def _ended_unread(self, left: Bools, answered: Bools) -> Bools:
+        """Ends streams of HTTP/2 that nothing ends where the first bytes of the server lie that nobody could read: which of them.
+
+        Their answer, or the end of it, may be among those. Until then they waited; behind it nothing is known of them.
+        """
+        ended = np.zeros(len(left), np.bool_)
+        rows = np.flatnonzero(left & (self._table.h2_stream > 0) & (self._drafted.ending == _OPEN))
+        if not len(rows):
+            return ended
+        last_ns = np.where(answered[rows], self._end[rows], self._start[rows])
+        unread_ns = self._ground.unread_behind(2 * self._table.flow[rows].astype(np.int64) + SERVER_TO_CLIENT, last_ns)
+        found = unread_ns < NEVER
+        self._end[rows[found]] = unread_ns[found]
+        ended[rows[found]] = True
+        return ended
 
     def _cut(self, whole: Bools) -> Bools:
         """Ends exchanges at their first cut if they are not whole before it; which of them."""
@@ -231,6 +257,18 @@ def _losses_behind(tcp: TcpTables) -> tuple[I64, I64, I64]:
     through = np.where(losses.resends[rows] > 1, losses.done_ns[rows] - round_trip, losses.resent_ns[rows])
     through = running_max(np.maximum(through, losses.resent_ns[rows]), group_starts(losses.fd[rows]))
     return losses.fd[rows], key(losses.fd[rows], losses.start[rows]), through
+
+
+def _unread(packets: Packets, tcp: TcpTables) -> tuple[I64, I64]:
+    """Direction and time of stream bytes that no packet holds although they came, sorted by both."""
+    pieces, gaps = tcp.pieces, tcp.gaps
+    cut = np.empty(0, np.intp)
+    if any(quality.cut_frames for quality in tcp.quality):
+        row = tcp.segments.row[pieces.segment]
+        cut = np.flatnonzero(packets.payload_captured[row] < packets.payload_len[row])
+    fd, ts_ns = np.concatenate([pieces.fd[cut], gaps.fd]), np.concatenate([pieces.ts_ns[cut], gaps.start_ns])
+    order = np.lexsort((ts_ns, fd))
+    return fd[order], ts_ns[order]
 
 
 class _Closing(NamedTuple):
