@@ -102,7 +102,8 @@ class Chooser:
             server_from = 0 if flows.syn_ack_ns[flow] != NEVER and not depth else server.start
             pairing = Http1Pairing(flow, self.losses, capture)
             drafts, tunnel = pairing.pair(client, server, self.streams, whole=whole, closed=ended, server_from=server_from)
-            if not depth and pairing.damaged and pairing.speechless and client.stop and server.stop:
+            holed = not all(tape.has_all(tape.start, tape.stop) for tape in (client, server))
+            if holed and not depth and pairing.speechless and client.stop and server.stop:
                 self.readings.unknown.append(flow)  # who spoke when says more than what is left of what was said
                 return
             self.readings.drafts += drafts

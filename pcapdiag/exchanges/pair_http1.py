@@ -78,8 +78,7 @@ class Http1Pairing:
     _responses: list[_Response] = field(default_factory=list)
     _client_tunnel_at: int | None = None
     _server_tunnel_at: int | None = None
-    damaged: bool = False
-    """Bytes could not be read, or begin in the middle."""
+    _damaged: bool = False
     _interim_at: int | None = None
     """Where the first 1xx response to the request under way begins."""
 
@@ -94,11 +93,11 @@ class Http1Pairing:
             closed: the server's bytes end with a FIN.
             server_from: stream offset of the first byte the server can have sent here, captured or not.
         """
-        self.damaged = not whole
+        self._damaged = not whole
         self._read_requests(client, Http1Reader(Side.CLIENT, synced=whole, at=client.start))
         methods = [request.started.method for request in self._requests]
         self._read_responses(server, Http1Reader(Side.SERVER, methods, synced=whole, at=server.start), closed=closed)
-        orphans = self._match_by_time(streams, server_from, server.stop) if self.damaged else self._match_in_order()
+        orphans = self._match_by_time(streams, server_from, server.stop) if self._damaged else self._match_in_order()
         tunnel = self._tunnel(client, server)
         return Paired1([request.draft for request in self._requests] + orphans, tunnel)
 
@@ -169,7 +168,7 @@ class Http1Pairing:
         self._interim_at = None
 
     def _note_damage(self, tape: Tape, event: Fault | BytesUnread) -> None:
-        self.damaged = True
+        self._damaged = True
         if isinstance(event, Fault) and tape.has_all(event.at, event.end):
             self.losses.add(Loss.PROTOCOL_FAULT, capture=self.capture)
 
