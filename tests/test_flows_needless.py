@@ -46,6 +46,35 @@ def test_bytes_held_by_the_receiver_sent_again() -> None:
     assert Evidence.SACKED in second
 
 
+def bare(*, lose: bool = False, then: bool = True, reply: bool = False) -> Wire:
+    """A slow link and a short timer, no options: each segment is sent again before its ACK can come; or it was lost indeed."""
+    told = Wire(sack=False, timestamps=False, rtt_ms=20).handshake().rtt(600).acks("none")
+    for number in range(4):
+        at = 100 * number
+        lost = lose and number == 3
+        told.send(100, lose="after" if lost else None).wait(ms=310).resend(at, at + 100, by="client")
+        told.wait(ms=295).ack("server", ack=at + 100)
+        if not lost:
+            told.wait(ms=311).ack("server", ack=at + 100)
+        if reply and number == 1:
+            told.reply(10)
+    if then:
+        told.wait(ms=20).send(100).ack("server", ack=500)
+    return told
+
+
+def test_without_options_an_ack_for_every_packet_says_that_none_was_lost() -> None:
+    assert [bool(bits & Evidence.TOO_SOON) for bits in proofs(bare())] == [True] * 4
+
+
+def test_from_the_first_loss_on_it_says_nothing() -> None:
+    assert [bool(bits & Evidence.TOO_SOON) for bits in proofs(bare(lose=True))] == [True] * 3 + [False]
+
+
+def test_data_of_the_receiver_may_acknowledge_anything() -> None:
+    assert not any(bits & Evidence.TOO_SOON for bits in proofs(bare(reply=True))[2:])
+
+
 @pytest.mark.parametrize("told", [
     Wire().handshake().send(300, lose="after").wait(ms=250).resend().reply(10),
     Wire().handshake().send(8_000, lose="after", only=[1]).wait(ms=21).resend(MSS, 2 * MSS, by="client").reply(10),

@@ -1,7 +1,8 @@
 """Which resends were needless, because the original had arrived.
 
 These say so: an ACK or SACK that passed the tap before the resend, or too soon after it to answer it; a DSACK (RFC 2883); an
-ACK that echoes a timestamp older than the resend's (RFC 3522); the late original itself.
+ACK that echoes a timestamp older than the resend's (RFC 3522); the late original itself; where there is none of these, that
+every packet, resends too, was acknowledged by one of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pcapdiag.flows.segmented import concatenated_ranges, group_starts
 from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Acks, Kind, Sacked
 
+_LEAST_PROVEN = 3
+"""Resends that were needless; one or two say little of the next one."""
 _ALMOST = 0.9
 """Of a least round trip: clocks and captures jitter."""
 
@@ -51,6 +54,7 @@ def find_needless(again: Again, heard: Heard, sequence: Sequence, entries: Entri
     # An ACK that comes sooner than a round trip after the resend answers something before it.
     soon = (again.done_ns > again.ts_ns) & (again.done_ns < again.ts_ns + (_ALMOST * entries.trip_ns[again.fd]).astype(np.int64))
     mark(evidence, plain & soon & (again.kind != Kind.FILL), Evidence.TOO_SOON)
+    mark(evidence, plain & _answered_one_by_one(again, sequence, entries), Evidence.TOO_SOON)
     refused = (again.done_ns >= NEVER) & (again.first >= 0) & (entries.refused_ns[again.fd] > entries.ts_ns[again.first])
     mark(evidence, plain & refused, Evidence.REFUSED)
     acked, echoed = bears(evidence, Evidence.ACKED), bears(evidence, Evidence.ECHO)
@@ -116,6 +120,33 @@ def _sacked_before(again: Again, sacked: Sacked) -> Bools:
     for offset in (again.start, again.stop - 1):
         row = np.searchsorted(begins, key(again.fd, offset), side="right") - 1
         result &= (row >= 0) & (fresh.fd[row] == again.fd) & (fresh.stop[row] > offset) & (fresh.ts_ns[row] <= again.ts_ns)
+    return result
+
+
+def _answered_one_by_one(again: Again, sequence: Sequence, entries: Entries) -> Bools:
+    """Resends without timestamps and SACK, up to which each packet of their sender was answered by an acknowledgment of its own.
+
+    A packet that brings nothing new is acknowledged, too (RFC 9293 section 3.10.7.4). When the numbers of the receiver are
+    those of one who got all packets in turn, resends among them, none was lost. One loss, one delayed acknowledgment or one
+    packet with data of its own, and they are not, from there on.
+    """
+    result = np.zeros(len(again.at), np.bool_)
+    bare = (again.kind == Kind.SEEN_AGAIN) & ~entries.has_ts[again.at] & (entries.sack_ok[again.fd] != 1)
+    for fd in np.unique(again.fd[bare]).tolist():
+        rows = np.flatnonzero(bare & (again.fd == fd))
+        (begin, stop), (back, end) = (np.searchsorted(sequence.fd, [one, one + 1]).tolist() for one in (fd, fd ^ 1))
+        sent = begin + np.flatnonzero((sequence.stop[begin:stop] > sequence.seq[begin:stop]) & (sequence.seq[begin:stop] >= 0))
+        heard = back + np.flatnonzero(sequence.ack[back:end] > 0)
+        heard = heard[: int(np.argmax(np.append(entries.payload_len[heard] > 0, [True])))]
+        updates = np.zeros(len(heard), np.bool_)
+        updates[1:] = (np.diff(sequence.ack[heard]) == 0) & (np.diff(entries.window[heard]) != 0)
+        answers = sequence.ack[heard[~updates]][: len(sent)]
+        due = np.maximum.accumulate(sequence.stop[sent])[: len(answers)]
+        as_due = int(np.argmax(np.append(answers != due, [True])))
+        proven = np.searchsorted(sent, again.at[rows]) < as_due
+        if as_due == len(answers) and int(proven.sum()) >= _LEAST_PROVEN:  # nothing was lost; the last answers are still on their way
+            proven |= np.searchsorted(sent, again.first[rows]) < as_due
+        result[rows] = proven
     return result
 
 

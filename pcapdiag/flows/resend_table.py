@@ -76,7 +76,8 @@ class Evidence(IntFlag):
     ZERO_WINDOW = 8192
     """The receiver's last window left no room for it."""
     TOO_SOON = 32768
-    """The ACK that covers its bytes came sooner than a round trip after it: it answers the original."""
+    """The ACK that covers its bytes answers the original: it came sooner than a round trip after the resend, or every packet before
+    it and the resend itself had an ACK of their own."""
     ANNOUNCED = 16384
     """Its sender had counted these bytes as sent before they came, or skipped IP-IDs."""
 
