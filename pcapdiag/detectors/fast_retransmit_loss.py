@@ -51,6 +51,8 @@ class Facts:
     """Lost between the capture and the receiver; else before the capture."""
     resent: tuple[ResendKind, ...] = ()
     """What each packet was that brought bytes of it again."""
+    stamped: bool = True
+    """The connection has timestamps."""
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
@@ -70,7 +72,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         yield Sign(
             label=LABEL, scope=OfFlow(flow, direction, int(found.start[row]), int(found.stop[row])), start_ns=wait.start_ns,
             end_ns=wait.end_ns, confidence=_confidence(trace, row, flow), at_least=wait.at_least,
-            facts=Facts(int(found.stop[row] - found.start[row]), here, stretches.kinds(row)),
+            facts=Facts(int(found.stop[row] - found.start[row]), here, stretches.kinds(row), bool(trace.flows.timestamps[flow])),
             frames=frames_of(trace, (
                 (int(found.first_segment[row]), "sent; lost behind the capture" if here else "arrives; bytes before it are missing"),
                 (int(found.resent_segment[row]), "the missing bytes, resent"),
@@ -100,12 +102,21 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
             LABEL.code,
             summary=f"{count} {'loss' if count == 1 else 'losses'} on the way between {share.client} and {share.server} ({side}) held "
             f"{len(share.exchanges)} of its requests for {share.stall_ns / 1e9:.2f} s until the bytes were resent",
-            contrast="packets that merely overtook each other would carry the older timestamp; these carry a newer one",
+            contrast=_contrast(losses),
             details={
                 "losses": count, "lost_bytes": sum(loss.lost_bytes for loss in losses), "lost": side,
                 "before_tap": count - behind, "behind_tap": behind, "resent": tallied(kind for loss in losses for kind in loss.resent),
             },
         )  # fmt: skip
+
+
+def _contrast(losses: list[Facts]) -> str:
+    """Why it was no reordering, as most of the losses show it."""
+    if sum(loss.behind_tap for loss in losses) * 2 > len(losses):
+        return "packets that merely overtook each other pass the capture once each; these were sent twice"
+    if sum(loss.stamped for loss in losses) * 2 > len(losses):
+        return "packets that merely overtook each other would carry the older timestamp; these carry a newer one"
+    return "packets that merely overtook each other come within milliseconds; these came as late as a resend does"
 
 
 DETECTOR = Detector(

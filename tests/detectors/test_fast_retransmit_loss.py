@@ -40,6 +40,15 @@ def test_a_lost_segment_fires(vantage: Vantage, side: str) -> None:
     assert not found.at_least
 
 
+@pytest.mark.parametrize(("vantage", "timestamps", "why"), [
+    ("client", True, "newer one"), ("client", False, "as late as"), ("server", True, "sent twice"), ("server", False, "sent twice"),
+])  # fmt: skip
+def test_only_what_the_packets_have_is_said_of_them(vantage: Vantage, *, timestamps: bool, why: str) -> None:
+    (found,) = diagnosed(DETECTOR, loss(vantage, timestamps=timestamps).trace())
+    assert why in found.contrast
+    assert ("timestamp" in found.contrast) == (vantage == "client" and timestamps)
+
+
 def test_the_sender_side_proves_it_with_both_sends_and_the_ack() -> None:
     trace = loss("server").trace()
     (found,) = diagnosed(DETECTOR, trace)
