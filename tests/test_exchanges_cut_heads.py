@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from pcapdiag.detectors import tail_loss_rto
 from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.pipeline import diagnose
-from tests.detectors.opinion import diagnosed
+from tests.detectors.opinion import LAB, diagnosed
 from tests.detectors.test_h2_tcp_hol import ANSWER, ASK, asked
 from tests.paired import paired, request, response
 from tests.wire import Recording, Wire
@@ -129,3 +130,27 @@ def test_bytes_that_nobody_read_before_it_was_asked_are_not_its_answer() -> None
     wire.wait(ms=200).send(blocks.headers(3, ASK, end_stream=True)).wait(ms=800).fin("client")
     (hung,) = [e for e in wire.trace().exchanges if e.h2_stream == 3]
     assert (hung.outcome, round(hung.duration_ns / 1e8)) == (Outcome.ABORTED, 8)
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not LAB.exists(), reason="the labelled captures are not here")
+@pytest.mark.parametrize("snaplen", [68, 96, 128, 200])
+def test_records_that_begin_behind_the_cut_leave_turns(snaplen: int) -> None:
+    """Two token streams: losses are found and charged as in the whole capture, and nobody is said to have worked for seconds."""
+
+    class OfLab(Recording):
+        def frames(self) -> list[tuple[int, bytes]]:
+            data, at, frames = (LAB / "tls-sse-loss" / "client.pcap").read_bytes(), 24, []
+            nano = data[:4] == b"\x4d\x3c\xb2\xa1"
+            while at < len(data):
+                seconds, fraction, length, _ = struct.unpack_from("<IIII", data, at)
+                frames.append((seconds * 10**9 + fraction * (1 if nano else 1_000), data[at + 16 : at + 16 + length]))
+                at += 16 + length
+            return frames
+
+    whole, cut = (diagnose(one.trace()).findings for one in (OfLab(), Cut(OfLab(), snaplen)))
+    lost = [[f.conclusion.stall_ns // 1_000_000 for f in findings if f.code == "fast-retransmit-loss"] for findings in (whole, cut)]
+    assert lost[0] == lost[1] != []
+    assert max((f.conclusion.stall_ns for f in cut if f.code == "server-think"), default=0) < 1_000_000_000

@@ -113,7 +113,11 @@ class Chooser:
             self.readings.h2.read(flow, client, server, whole=whole, closed=closed, losses=self.losses, capture=capture)
         elif application is Application.TLS:
             talks = [Talk.read(tape, synced=whole, losses=self.losses, capture=capture) for tape in (client, server)]
-            self.readings.tls.append(TlsPairing(flow, *talks))
+            unread = any(2 * talk.unread_len > tape.stop - tape.start for talk, tape in zip(talks, (client, server), strict=True))
+            if unread and not depth:
+                self.readings.unknown.append(flow)  # most records begin where nothing was captured: who spoke when is left
+            else:
+                self.readings.tls.append(TlsPairing(flow, *talks))
 
     def _read_tunnel(self, flow: int, tunnel: Tunnel, client: Tape, server: Tape, depth: int) -> None:
         """Reads what a connection carries behind CONNECT (RFC 9110 section 9.3.6) or an upgrade to HTTP/2."""

@@ -9,6 +9,7 @@ from pcapdiag.losses import Loss
 from pcapdiag.protocols.tls import (
     APPLICATION_DATA,
     AlertReceived,
+    BytesUnread,
     ChangeCipherSpecReceived,
     ClientHelloReceived,
     EncryptedAlertSuspected,
@@ -57,6 +58,8 @@ class Talk:
     """Stream offsets of the records that are taken for encrypted alerts."""
     cut: bool = False
     """The stream ends inside a record."""
+    unread_len: int = 0
+    """Bytes in which no record was found."""
 
     @classmethod
     def read(cls, tape: Tape, *, synced: bool, losses: Losses, capture: int) -> Talk:
@@ -79,6 +82,8 @@ class Talk:
                     talk.sealed_alerts.add(base + at)
                 case RecordCut():
                     talk.cut = True
+                case BytesUnread(at, end):
+                    talk.unread_len += end - at
                 case Fault():
                     losses.add(Loss.PROTOCOL_FAULT, capture=capture)
         return talk
