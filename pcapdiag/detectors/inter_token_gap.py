@@ -10,7 +10,8 @@ the TCP timestamps (RFC 7323) shows whether it was quiet: it must have run on th
 The user sees the text stop. It is the model, a tool inside the answer, or a proxy that collects; not the network.
 
 ## When it is wrong
-Without TCP timestamps, seen from the client, packets held back on the way look the same: confidence 0.5. Pauses at the
+Without TCP timestamps, seen from the client, packets held back on the way look the same: confidence 0.5. A sender that
+waits for an acknowledgment that was lost holds its next tokens back (RFC 896): where that shows nothing is said. Pauses at the
 borders of content blocks and tool calls are normal for many models.
 
 ## Remedy
@@ -28,6 +29,7 @@ from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.table import Exchange
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits, shares
 from pcapdiag.findings.shares import Share
+from pcapdiag.flows.pieces import first_ack
 from pcapdiag.flows.table import SERVER_TO_CLIENT, Vantage
 from pcapdiag.stalls.evidence import frames_of
 from pcapdiag.stalls.ledger import Ledger
@@ -50,6 +52,8 @@ class Facts:
     gap_ns: int
     clock_ran: bool | None
     """Did the sender's timestamps run on through the pause? None: it sends none."""
+    unheard: bool = False
+    """The sender did not hear the acknowledgment of what it had sent last: its timer ended the pause, not its next token."""
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
@@ -70,11 +74,32 @@ def _pauses(trace: Trace, exchange: Exchange, limits: Limits) -> Iterable[Sign]:
     for at in long[np.argsort(-gaps[long], kind="stable")][: int(limits.shown)].tolist():
         before, after = int(segments[at]), int(segments[at + 1])
         ran = _clock_ran(trace, int(segments[0]), int(segments[-1]), before, after, limits.clock)
+        unheard = _unheard(trace, fd, before, after)
         yield Sign(
             label=INTER_TOKEN_GAP, scope=OfExchange(exchange.id), start_ns=int(times[at + 1]), end_ns=int(times[at + 1]),
-            confidence=Confidence(0.9 if ran else 0.5), facts=Facts(int(gaps[at]), ran),
+            confidence=Confidence(0.9 if ran else 0.5), facts=Facts(int(gaps[at]), ran, unheard),
             frames=frames_of(trace, ((before, "last token before the pause"), (after, f"the next, {gaps[at] / 1e9:.2f} s later"))),
         )  # fmt: skip
+
+
+def _unheard(trace: Trace, fd: int, before: int, after: int) -> bool:
+    """Was the packet `before` still unacknowledged for the sender when it sent `after` (rows in Segments)?
+
+    What it has to send meanwhile is small and waits for that acknowledgment (RFC 896, RFC 9293 section 3.7.4). Either none
+    passed the tap, or the sender still echoes an older timestamp than the one it bears (RFC 7323 section 4.3).
+    """
+    packets, segments = trace.packets, trace.segments
+    last = int(segments.seq[before] + segments.payload_len[before] - 1)
+    row = int(first_ack(trace.tcp.acks, np.array([fd]), np.array([last]))[0])
+    if row == len(trace.tcp.acks) or trace.flows.one_way[fd >> 1]:
+        return False
+    if trace.tcp.acks.ts_ns[row] > segments.ts_ns[after]:
+        return not (trace.tcp.gaps.fd == fd ^ 1).any()  # the capture may have lost it
+    ack, answer = int(segments.row[trace.tcp.acks.segment[row]]), int(segments.row[after])
+    if not (packets.has_ts[ack] and packets.has_ts[answer]):
+        return False
+    ahead = (int(packets.ts_val[ack]) - int(packets.ts_ecr[answer])) % TICKS
+    return 0 < ahead < TICKS // 2
 
 
 def _clock_ran(trace: Trace, first: int, last: int, before: int, after: int, share: float) -> bool | None:
@@ -120,7 +145,10 @@ def _proof(share: Share, signs: Sequence[Sign]) -> list[Sign]:
 
 def _confidence(share: Share, proof: Sequence[Sign], tables: Tables) -> Confidence:
     flow = tables.exchanges[share.longest.owner].flow
-    ran = [sign.facts.clock_ran for sign in proof if isinstance(sign.facts, Facts)]
+    facts = [sign.facts for sign in proof if isinstance(sign.facts, Facts)]
+    if 2 * sum(fact.gap_ns for fact in facts if fact.unheard) > sum(fact.gap_ns for fact in facts):
+        return Confidence(0.2, ("an acknowledgment did not come: the sender waited for its timer, not for a token",))
+    ran = [fact.clock_ran for fact in facts]
     if int(tables.flows.vantage[flow]) == Vantage.SERVER:
         sure = Confidence(0.9, ("seen at the server: it sent nothing",))
     elif ran and all(ran):

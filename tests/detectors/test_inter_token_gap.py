@@ -54,6 +54,20 @@ def test_tokens_whose_clock_stood_still_are_doubted() -> None:
     assert found.confidence.value == 0.4
 
 
+def held_back(vantage: Vantage, *, lose: bool = True) -> Wire:
+    """The acknowledgment of a token is lost; the next five wait for it (RFC 896), and go out together when the probe timer fires."""
+    wire = tokens(Wire(vantage=vantage, rtt_ms=20).handshake().send(ASK).reply(HEAD), 12).acks("none", by="client")
+    wire.wait(ms=30).reply(b"data: token 12\n\n").ack("client", lose=("after" if vantage == "client" else "before") if lose else None)
+    wire.acks("quick", by="client").wait(ms=300).reply(b"".join(b"data: token %d\n\n" % number for number in range(13, 18)))
+    return tokens(wire, 12).fin("server")
+
+
+@pytest.mark.parametrize("vantage", ["client", "server"])
+def test_a_sender_that_waited_for_a_lost_acknowledgment_did_not_pause(vantage: Vantage) -> None:
+    assert [f.code for f in diagnose(held_back(vantage).trace()).findings if f.code == DETECTOR.code] == []
+    assert [f.code for f in diagnose(held_back(vantage, lose=False).trace()).findings if f.code == DETECTOR.code] == [DETECTOR.code]
+
+
 def test_a_steady_stream_stays_quiet() -> None:
     assert conclusions(DETECTOR, stream(pause_ms=0).trace()) == []
 
