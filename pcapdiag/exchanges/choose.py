@@ -102,8 +102,8 @@ class Chooser:
             server_from = 0 if flows.syn_ack_ns[flow] != NEVER and not depth else server.start
             pairing = Http1Pairing(flow, self.losses, capture)
             drafts, tunnel = pairing.pair(client, server, self.streams, whole=whole, closed=ended, server_from=server_from)
-            holed = not all(tape.has_all(tape.start, tape.stop) for tape in (client, server))
-            if holed and not depth and pairing.speechless and client.stop and server.stop:
+            mute = any(not heads and tape.head(1) for heads, tape in ((pairing.asks, client), (pairing.answers, server)))
+            if mute and not depth and _holed(client, server):
                 self.readings.unknown.append(flow)  # who spoke when says more than what is left of what was said
                 return
             self.readings.drafts += drafts
@@ -114,7 +114,7 @@ class Chooser:
         elif application is Application.TLS:
             talks = [Talk.read(tape, synced=whole, losses=self.losses, capture=capture) for tape in (client, server)]
             unread = any(2 * talk.unread_len > tape.stop - tape.start for talk, tape in zip(talks, (client, server), strict=True))
-            if unread and not depth:
+            if unread and not depth and _holed(client, server):
                 self.readings.unknown.append(flow)  # most records begin where nothing was captured: who spoke when is left
             else:
                 self.readings.tls.append(TlsPairing(flow, *talks))
@@ -135,6 +135,11 @@ def _spoken(client: Tape, server: Tape) -> Application:
     if starts_h2(client.head(START_LEN), server.head(START_LEN)):
         return Application.HTTP2
     return guess(client.head(LOOK_LEN), server.head(LOOK_LEN))
+
+
+def _holed(*tapes: Tape) -> bool:
+    """Is any byte missing?"""
+    return not all(tape.has_all(tape.start, tape.stop) for tape in tapes)
 
 
 def _expect_no_answers(drafts: list[Draft]) -> None:

@@ -173,9 +173,14 @@ class Http1Pairing:
             self.losses.add(Loss.PROTOCOL_FAULT, capture=self.capture)
 
     @property
-    def speechless(self) -> bool:
-        """Of one side all heads were cut off or lost, or that side said nothing."""
-        return not self._requests or not self._responses
+    def asks(self) -> bool:
+        """Could a request be read?"""
+        return bool(self._requests)
+
+    @property
+    def answers(self) -> bool:
+        """Could a response be read?"""
+        return bool(self._responses)
 
     # pairing
 
