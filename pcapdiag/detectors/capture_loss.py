@@ -3,7 +3,9 @@
 ## What it does
 It adds up bytes that the receiver acknowledged but no captured packet holds, and the drop counters that the capturing
 system wrote into the file. Time in which an exchange's own bytes were missing in this way is taken out of every
-diagnosis (`capture-gap` in the ledger): nobody can say what happened then.
+diagnosis (`capture-gap` in the ledger): nobody can say what happened then. Where packets of both directions are missing
+behind a silence, the capture was blind (it was stopped and started again, or its host was): the whole silence is taken
+out for all requests of the connection, and the rest of a request whose connection never shows again.
 
 ## Why it matters
 A hole that the capture made looks like a loss, and the acknowledgment behind it like a miracle. Above a few percent no
@@ -21,13 +23,16 @@ interest, a faster disk or `-w` into memory; then look at "packets dropped by ke
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from pcapdiag.columns import I64, Bools
+from pcapdiag.columns import I64, NEVER, Bools
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits
 from pcapdiag.flows.filtered import Filtered
 from pcapdiag.flows.pieces import first_ack
+from pcapdiag.packets.table import TCP
+from pcapdiag.spool import Room, windows
 from pcapdiag.stalls.evidence import frames_of, mark, marked
 from pcapdiag.stalls.ledger import Ledger
 from pcapdiag.stalls.sign import CAPTURE_GAP, Confidence, OfFlow, Sign
@@ -38,8 +43,12 @@ LIMITS = Limits(
     least_gap=Limit(5, "ms", "a shorter gap hides no stall; interrupt coalescing alone takes milliseconds"),
     harmless_ratio=Limit(0.01, "", "up to one byte in a hundred missing leaves a verdict standing (quality grade B)"),
     harmless_gap=Limit(200, "ms", "the stall trigger: less time unexplained hides no stall"),
+    longest_delayed_ack=Limit(500, "ms", "RFC 9293 section 3.8.6.3: what came earlier would have been acknowledged before"),
+    one_ack=Limit(65_536, "bytes", "one ACK covers no more than receive offload puts into one packet"),
 )
 SHOWN = 6
+_LOOK = 1 << 10
+"""Packets looked through at a time for the next of the other side."""
 
 
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
@@ -50,25 +59,85 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     row = first_ack(tcp.acks, gaps.fd, gaps.stop - 1)
     ack = np.append(tcp.acks.segment, -1)[row]
     captures = trace.flows.capture[gaps.fd // 2]
-    shown = {int(at) for capture in np.unique(captures) for at in _largest(gaps.stop - gaps.start, captures == capture)}
+    cited = {int(at) for capture in np.unique(captures) for at in _largest(gaps.stop - gaps.start, captures == capture)}
+    blind: list[Sign] = []
     for at in trace.paced(range(len(gaps))):
         lasted = gaps.stop_ns[at] - gaps.start_ns[at] >= limits.ns("least_gap")
-        if not (lasted or at in shown):
+        if not (lasted or at in cited):
             continue
         missing = int(gaps.stop[at] - gaps.start[at])
         frames = frames_of(trace, (
             (int(gaps.segment[at]) if gaps.segment[at] != ack[at] else -1, f"{missing} bytes before this packet are not in the file"),
             (int(ack[at]), f"acknowledges {missing} bytes that no packet in this file holds"),
         ))  # fmt: skip
-        if at in shown:
+        if at in cited:
             yield mark(CODE, frames)
         if lasted:
             flow, direction = divmod(int(gaps.fd[at]), 2)
-            yield Sign(
+            start_ns, end_ns = int(gaps.start_ns[at]), int(gaps.stop_ns[at])
+            own = Sign(
                 label=CAPTURE_GAP, scope=OfFlow(flow, direction, int(gaps.start[at]), int(gaps.stop[at])),
-                start_ns=int(gaps.start_ns[at]), end_ns=int(gaps.stop_ns[at]), frames=frames,
+                start_ns=start_ns, end_ns=end_ns, frames=frames,
                 confidence=Confidence(0.95, ("bytes acknowledged, never captured, never resent",)),
             )  # fmt: skip
+            shown = min(int(gaps.segment[at]), int(ack[at]))
+            if tcp.segments.ts_ns[shown] - start_ns < limits.ns("harmless_gap"):
+                yield own
+                continue
+            skipped = _skipped_by_receiver(trace, shown, flow, direction)
+            if skipped > 0 or (skipped < 0 and missing > limits.one_ack):
+                blind.append(replace(own, scope=OfFlow(flow)))
+            elif skipped == 0:
+                yield replace(own, start_ns=max(start_ns, end_ns - limits.ns("longest_delayed_ack")))
+            else:
+                yield own
+    yield from blind
+    yield from _never_again(trace, blind)
+
+
+def _skipped_by_receiver(trace: Trace, shown: int, flow: int, direction: int) -> int:
+    """How many packets of the receiver went unseen before its first one from row `shown` on; -1 if its IP-IDs do not say."""
+    segments = trace.segments
+    for begin in range(shown, int(trace.flows.stop[flow]), _LOOK):
+        theirs = np.flatnonzero(segments.direction[begin : min(begin + _LOOK, int(trace.flows.stop[flow]))] != direction)
+        if len(theirs):
+            return int(segments.id_gap[begin + theirs[0]])
+    return -1
+
+
+def _never_again(trace: Trace, blind: Sequence[Sign]) -> Iterable[Sign]:
+    """Connections that were open when the capture went blind, of which no packet came afterwards: they may have gone on."""
+    flows, packets = trace.flows, trace.packets
+    open_ = (flows.proto == TCP) & (flows.client_fin_ns == NEVER) & (flows.server_fin_ns == NEVER) & (flows.rst_ns == NEVER)
+    for rows in packets.captures(trace.room) if blind else ():
+        capture = int(packets.capture[rows.start])
+        mine = [sign for sign in blind if flows.capture[_flow_of(sign)] == capture]
+        begins, ends, end_ns = _silences(packets.ts_ns, rows, trace.room) if mine else (np.empty(0, np.int64), np.empty(0, np.int64), 0)
+        dark = {}
+        for sign in mine:
+            inside = begins[(begins >= sign.start_ns) & (ends <= sign.end_ns)]
+            dark.update(dict.fromkeys(inside.tolist(), sign))
+        for since_ns, sign in dark.items():
+            gone = open_ & (flows.capture == capture) & (flows.last_ns <= since_ns)
+            for flow in np.flatnonzero(gone).tolist():
+                yield replace(sign, scope=OfFlow(flow), start_ns=int(flows.last_ns[flow]), end_ns=end_ns + 1)
+
+
+def _silences(ts_ns: I64, rows: slice, room: Room | None) -> tuple[I64, I64, int]:
+    """Begins and ends of times without any packet, long enough to hide a stall; and the time of the last packet."""
+    parts, last_ns = [np.empty((0, 2), np.int64)], 0
+    for part in windows(rows.stop - rows.start, room):
+        times = ts_ns[max(rows.start + part.start - 1, rows.start) : rows.start + part.stop]
+        at = np.flatnonzero(np.diff(times) >= LIMITS.ns("harmless_gap"))
+        parts.append(np.stack([times[at], times[at + 1]], axis=1))
+        last_ns = max(last_ns, int(times.max()))
+    both = np.concatenate(parts)
+    return both[:, 0], both[:, 1], last_ns
+
+
+def _flow_of(sign: Sign) -> int:
+    assert isinstance(sign.scope, OfFlow)
+    return sign.scope.flow
 
 
 def _largest(size: I64, mine: Bools) -> list[int]:

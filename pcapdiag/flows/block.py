@@ -65,7 +65,7 @@ def assemble_block(packets: Packets, bundle: Bundle, sacks: SackBlocks, ethernet
     one_way = one_way_flows(segments, len(bundle.begin))
     pieces = first_sights(seg, tcp.payload_len, tcp.ts_ns, tcp.order)
     acks, acked_len = advances(seg, tcp.ts_ns, tcp.order)
-    gaps = find_gaps(pieces, acks, seg, segments.ts_ns, one_way)
+    gaps = find_gaps(pieces, acks, seg, segments, one_way)
     pieces = deliver_in_order(pieces, gaps, seg)
     sacked = first_sacks(sacks, entry_of_sack, seg, packets.ack[tcp.rows].astype(np.int64), tcp.ts_ns, tcp.order)
     rtt_ns = measure.rtt_samples(acks, pieces, seg, tcp.order)

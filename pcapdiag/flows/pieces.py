@@ -8,7 +8,7 @@ import numpy as np
 
 from pcapdiag.columns import I64, NEVER, Bools
 from pcapdiag.flows.segmented import LOWEST, group_starts, running_max, shifted
-from pcapdiag.flows.table import Acks, Gaps, Kind, Pieces
+from pcapdiag.flows.table import Acks, Gaps, Kind, Pieces, Segments
 from pcapdiag.flows.within import search_within
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def time_of(acks: Acks, rows: I64) -> I64:
     return np.concatenate([acks.ts_ns, [NEVER]])[rows]
 
 
-def find_gaps(pieces: Pieces, acks: Acks, sequence: Sequence, ts_ns: I64, one_way: Bools) -> Gaps:
+def find_gaps(pieces: Pieces, acks: Acks, sequence: Sequence, segments: Segments, one_way: Bools) -> Gaps:
     """Bytes between pieces (or before the first, when the SYN was seen) that were acknowledged but never captured.
 
     Directions without any packet are no gaps: `one_way` (per flow) tells of those.
@@ -100,8 +100,10 @@ def find_gaps(pieces: Pieces, acks: Acks, sequence: Sequence, ts_ns: I64, one_wa
     keep = np.flatnonzero(acked_ns < NEVER)
     order = keep[np.argsort(key(fd[keep], start[keep]), kind="stable")]
     fd, start, stop, segment, acked_ns = fd[order], start[order], stop[order], segment[order], acked_ns[order]
-    shown_ns = np.minimum(ts_ns[segment], acked_ns)
-    return Gaps(fd=fd, start=start, stop=stop, start_ns=shown_ns, stop_ns=acked_ns, segment=segment)
+    shown = np.minimum(segment, acks.segment[row[order]])  # rows of a flow are in the order of time
+    before = np.maximum(shown - 1, 0)
+    start_ns = segments.ts_ns[np.where(segments.flow[before] == segments.flow[shown], before, shown)]
+    return Gaps(fd=fd, start=start, stop=stop, start_ns=start_ns, stop_ns=acked_ns, segment=segment)
 
 
 def _unseen_tails(pieces: Pieces, acks: Acks, sequence: Sequence, one_way: Bools) -> tuple[I64, I64, I64, I64]:
