@@ -16,6 +16,7 @@ from typing import Final, Self
 from pcapdiag.capture.archive import MAX_DEPTH, Archive, Spool
 from pcapdiag.capture.frames import Frames, Interface
 from pcapdiag.capture.host import MAX_FACTS_LEN, HostFacts, looks_like_facts, merge_facts, read_facts
+from pcapdiag.capture.marks import Marks, read_marks
 from pcapdiag.capture.reader import CaptureReader, NoCaptureError, is_capture
 from pcapdiag.capture.source import HEAD_LEN, Extent, Source
 from pcapdiag.capture.tar import is_tar
@@ -28,10 +29,6 @@ MAX_INPUTS: Final = 65_535
 """A packet knows its capture by a 16-bit number."""
 _MAX_FACTS_FILES: Final = 1_000
 _SHOWN: Final = 3
-_MARKED: Final = 256
-_MARKED_LEN: Final = 66
-"""As long as the headers of a TCP packet with timestamps; shorter ones hold too few numbers that no later one repeats."""
-_ETHERNET_IPV4, _TCP = b"\x08\x00\x45", 6
 _PEEK_BYTES: Final = 1 << 16
 READ_BYTES: Final = 32 << 20
 """Uncompressed bytes read at a time."""
@@ -64,8 +61,7 @@ class Input:
     format: str
     interfaces: frozenset[Interface]
     """Those described before its first frame."""
-    marks: frozenset[bytes] = frozenset()
-    """Bytes of each of its first frames that two captures of one path share, and two stretches of time do not."""
+    marks: Marks = field(default_factory=Marks)
     host: HostFacts | None = None
     opened: tuple[CaptureReader, Iterator[Frames], Losses] | None = None
     """Of a pipe, which cannot be read twice: its reader, all its batches, and where it counts."""
@@ -345,18 +341,7 @@ def _peek(named: Named, source: Source) -> Input:
         named=named, first_ns=None, format=reader.format, interfaces=frozenset(map(Interface.without_counters, reader.interfaces))
     )
     if first is not None:
-        about.first_ns, about.marks = int(first.ts_ns[0]), _marks(first)
+        about.first_ns, about.marks = int(first.ts_ns[0]), read_marks(first)
     if not source.is_regular:
         about.opened = (reader, batches if first is None else chain([first], batches), losses)
     return about
-
-
-def _marks(frames: Frames) -> frozenset[bytes]:
-    """What tells the first TCP packets over Ethernet and IPv4 from all others: their header but for its checksum, and their end."""
-    begins, ends = frames.data_at[:_MARKED].tolist(), (frames.data_at + frames.captured)[:_MARKED].tolist()
-    heads = [frames.data[begin : min(begin + _MARKED_LEN, end)].tobytes() for begin, end in zip(begins, ends, strict=True)]
-    return frozenset(
-        head[34:50] + head[52:] + frames.data[end - 24 : end].tobytes()
-        for head, end in zip(heads, ends, strict=True)
-        if len(head) == _MARKED_LEN and head[12:15] == _ETHERNET_IPV4 and head[23] == _TCP
-    )

@@ -2,7 +2,8 @@
 
 A file continues a recording if it begins when that has ended, soon after it, and describes the same interface. Names say
 nothing about the order; folder and stem only tell two recordings side by side from each other. Files that overlap in
-time, or begin with the same packets (two captures of one path, whose clocks differ), are captures of their own.
+time, begin with the same packets (two captures of one path, whose clocks differ), or see from the far end what another saw
+from the near end (two hosts), are captures of their own.
 """
 
 from __future__ import annotations
@@ -218,7 +219,8 @@ def _may_be_joined(one: Input, *others: Input, apart: bool) -> bool:
     return all(
         one.format == other.format
         and not (apart and one.named.argument != other.named.argument)
-        and len(one.marks & other.marks) < max(_LEAST_SAME, len(one.marks) / _SAME_SHARE)
+        and len(one.marks.packets & other.marks.packets) < max(_LEAST_SAME, len(one.marks.packets) / _SAME_SHARE)
+        and not one.marks.turns(other.marks)
         for other in others
     )
 
