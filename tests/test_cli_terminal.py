@@ -32,3 +32,11 @@ def test_without_a_standard_output_a_report_is_an_error(monkeypatch: pytest.Monk
     assert not has_stdout()
     with pytest.raises(OutputError, match="no standard output"):
         print_report("x")
+
+
+def test_without_a_standard_error_nothing_is_said_on_standard_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    say("a warning")
+    assert capsys.readouterr().out == ""

@@ -13,7 +13,10 @@ PLAIN_WIDTH = 80
 
 
 def say(line: str) -> None:
-    """One line on stderr; it may hold names and strings of any origin."""
+    """One line on stderr, if there is one; it may hold names and strings of any origin."""
+    stderr: object = sys.stderr
+    if stderr is None:  # print would take standard output instead
+        return
     shown = "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
     print(f"pcapdiag: {shown}", file=sys.stderr)  # noqa: T201 - the command line is the one place that prints
 
