@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PcapdiagError as error:
         say(str(error))
         return Exit.UNUSABLE
+    except MemoryError as error:
+        say(f"not enough memory ({str(error) or 'none is left'}): try --jobs 1, a smaller --memory, or fewer files at a time")
+        return Exit.UNUSABLE
     except Exception as error:  # noqa: BLE001 - the end of the road: whatever it is becomes one line and exit code 70
         _report(error)
         return Exit.INTERNAL

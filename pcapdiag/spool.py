@@ -11,12 +11,13 @@ import mmap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from tempfile import TemporaryFile
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, Final
 from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
+
+from pcapdiag.scratch import new_file, refusals, reserve
 
 Array = npt.NDArray[Any]
 
@@ -43,13 +44,14 @@ class Room:
         size = count * np.dtype(dtype).itemsize
         if self.take(size):
             return np.empty(count, dtype)
-        with TemporaryFile(prefix="pcapdiag-") as file:
-            file.truncate(size)
+        with new_file() as file:
+            reserve(file, size)
             return np.frombuffer(self.map(file, size), dtype)
 
-    def map(self, file: BinaryIO, size: int) -> mmap.mmap:
+    def map(self, file: IO[bytes], size: int) -> mmap.mmap:
         """All of a file, writable; its pages are given back by `release`."""
-        mapped = mmap.mmap(file.fileno(), size)
+        with refusals():
+            mapped = mmap.mmap(file.fileno(), size)
         self.adopt(mapped)
         return mapped
 
@@ -142,7 +144,7 @@ class Spool:
         self._room = room
         self._parts: list[dict[str, Array]] = []
         self._taken = 0
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[str, IO[bytes]] = {}
         self._dtypes: dict[str, np.dtype[Any]] = {}
         self._size = 0
 
@@ -174,15 +176,15 @@ class Spool:
         # Each part is let go column by column once it has been copied.
         return {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
 
-    def _map(self, file: BinaryIO, name: str) -> mmap.mmap:
+    def _map(self, file: IO[bytes], name: str) -> mmap.mmap:
         assert self._room is not None
-        with file:
+        with refusals(), file:
             file.flush()
             return self._room.map(file, self._size * self._dtypes[name].itemsize)
 
     def _write(self, part: dict[str, Array]) -> None:
         if not self._files:
-            self._files = {name: TemporaryFile(prefix="pcapdiag-") for name in part}  # noqa: SIM115 - closed when mapped
+            self._files = {name: new_file() for name in part}  # closed when mapped
             self._dtypes = {name: column.dtype for name, column in part.items()}
             parts, self._parts = self._parts, []
             for earlier in parts:
@@ -191,4 +193,5 @@ class Spool:
                 self._room.free_bytes += self._taken
             self._taken = 0
         for name, column in part.items():
-            self._files[name].write(np.ascontiguousarray(column).data)
+            with refusals():
+                self._files[name].write(np.ascontiguousarray(column).data)

@@ -5,6 +5,7 @@ No domain knowledge lives here.
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import signal
@@ -12,8 +13,10 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from tempfile import TemporaryFile
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
+
+from pcapdiag.errors import OutputError
+from pcapdiag.scratch import new_file, no_room
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -28,6 +31,8 @@ _INDEX_LEN = 4
 _HEAD = struct.Struct("<IQ")
 """Before each result of a child: which item it is of, and its length."""
 _POLL_S = 0.002
+_NO_ROOM = 74
+"""Exit status of a child whose results found no room (EX_IOERR)."""
 
 
 class WorkerError(RuntimeError):
@@ -58,8 +63,10 @@ def spread(work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int, 
         yield from map(work, items)
         return
     queue = _Queue(len(items))
-    children = [_Child(work, items, queue) for _ in range(helpers)]
+    children: list[_Child] = []
     try:
+        for _ in range(helpers):
+            children.append(_Child(work, items, queue))  # noqa: PERF401 - those made already must be ended if one cannot be
         yield from _in_order(work, items, queue, children, late=late)
     finally:
         queue.close()
@@ -87,6 +94,10 @@ def _in_order(
             yield done.pop(wanted)
         elif any(child.next == wanted for child in children):
             yield _take(wanted, children)
+        elif any(child.status == -signal.SIGINT for child in children):
+            raise KeyboardInterrupt  # a terminal tells all processes, and they may hear it first
+        elif any(child.status == _NO_ROOM for child in children):
+            raise OutputError(no_room(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
         elif not any(alive):
             raise WorkerError(f"a worker process ended early ({', '.join(child.ended for child in children)})")
         else:
@@ -121,19 +132,31 @@ class _Queue:
 class _Child:
     """A forked process that works on items and leaves what comes of them in a file without a name."""
 
-    __slots__ = ("_at", "_pid", "_results", "ended")
+    __slots__ = ("_at", "_pid", "_results", "ended", "status")
 
     def __init__(self, work: Callable[[_Item], object], items: Sequence[_Item], queue: _Queue) -> None:
         # A file, not a pipe: the parent is busy with its own items and could not empty one.
-        self._results: BinaryIO = TemporaryFile(prefix="pcapdiag-", buffering=0)  # noqa: SIM115 - closed by close()
+        self._results: IO[bytes] = new_file(buffering=0)  # closed by close()
         self._at = 0
         self.ended = ""
         """How it ended."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        self.status = 0
+        """Its exit status; below 0 the signal that ended it."""
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # closed when the program was started
+                stream.flush()
+        # Ctrl-C waits until this is over: during a fork Python would swallow it, and a child must not end as its parent does.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self._pid = os.fork()
         if self._pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             _serve(work, items, queue, self._results.fileno())
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def next(self) -> int:
@@ -165,7 +188,7 @@ class _Child:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
             if pid:
                 self._pid = 0
-                code = os.waitstatus_to_exitcode(status)
+                self.status = code = os.waitstatus_to_exitcode(status)
                 self.ended = f"signal {-code}" if code < 0 else f"exit status {code}"
         return self._pid != 0
 
@@ -188,8 +211,10 @@ def _serve(work: Callable[[_Item], object], items: Sequence[_Item], queue: _Queu
             except Exception as error:  # noqa: BLE001 - it is raised in the parent
                 message = (False, error)
             text = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+            status = _NO_ROOM
             _write(file, _HEAD.pack(index, len(text)))
             _write(file, text)
+            status = 1
         status = 0
     finally:
         os._exit(status)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from tempfile import TemporaryFile
 
@@ -69,3 +71,27 @@ def test_who_takes_only_the_first_result_leaves_no_process_behind() -> None:
     results.close()  # type: ignore[attr-defined]  # a generator, which Iterator does not promise
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+@needs_fork
+def test_a_program_without_standard_streams_can_work_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert list(spread(str, range(4), 2)) == list("0123")
+
+
+@needs_fork
+def test_ctrl_c_during_a_fork_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python ignores what is raised in the handlers that it runs around a fork."""
+    fork, parent, made = os.fork, os.getpid(), []
+
+    def interrupted() -> int:
+        os.kill(parent, signal.SIGINT)
+        made.append(fork())
+        return made[-1]
+
+    monkeypatch.setattr(os, "fork", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(spread(str, range(4), 2))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(made[0], 0)

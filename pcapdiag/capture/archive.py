@@ -13,7 +13,8 @@ from typing import IO, Final
 
 from pcapdiag.capture.source import Extent, Source
 from pcapdiag.capture.tar import BLOCK_LEN, TarReader
-from pcapdiag.errors import CaptureError
+from pcapdiag.errors import CaptureError, OutputError
+from pcapdiag.scratch import new_file
 
 MAX_DEPTH: Final = 4
 """Archives within archives that are opened."""
@@ -32,7 +33,10 @@ class Spool:
     def add(self, chunks: Iterator[bytes], label: str) -> Extent:
         """Copies bytes to the end of the file; `label` names them in messages."""
         if self._file is None:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - close() closes it
+            try:
+                self._file = new_file(buffering=0)
+            except OutputError as error:
+                raise CaptureError(f"{label}: cannot be unpacked: {error}") from error
         start = self._end
         for chunk in chunks:
             if self._end + len(chunk) > self._limit:

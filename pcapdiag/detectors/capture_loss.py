@@ -35,7 +35,7 @@ from pcapdiag.packets.table import TCP
 from pcapdiag.spool import Room, windows
 from pcapdiag.stalls.evidence import frames_of, mark, marked
 from pcapdiag.stalls.ledger import Ledger
-from pcapdiag.stalls.sign import CAPTURE_GAP, Confidence, OfFlow, Sign
+from pcapdiag.stalls.sign import CAPTURE_GAP, Confidence, Frame, OfFlow, Sign
 from pcapdiag.trace import Tables, Trace
 
 CODE = "capture-loss"
@@ -73,26 +73,31 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         if at in cited:
             yield mark(CODE, frames)
         if lasted:
-            flow, direction = divmod(int(gaps.fd[at]), 2)
-            start_ns, end_ns = int(gaps.start_ns[at]), int(gaps.stop_ns[at])
-            own = Sign(
-                label=CAPTURE_GAP, scope=OfFlow(flow, direction, int(gaps.start[at]), int(gaps.stop[at])),
-                start_ns=start_ns, end_ns=end_ns, frames=frames,
-                confidence=Confidence(0.95, ("bytes acknowledged, never captured, never resent",)),
-            )  # fmt: skip
-            shown = min(int(gaps.segment[at]), int(ack[at]))
-            if tcp.segments.ts_ns[shown] - start_ns < limits.ns("harmless_gap"):
-                yield own
-                continue
-            skipped = _skipped_by_receiver(trace, shown, flow, direction)
-            if skipped > 0 or (skipped < 0 and missing > limits.one_ack):
-                blind.append(replace(own, scope=OfFlow(flow)))
-            elif skipped == 0:
-                yield replace(own, start_ns=max(start_ns, end_ns - limits.ns("longest_delayed_ack")))
+            own = _hidden(trace, at, min(int(gaps.segment[at]), int(ack[at])), frames, limits)
+            if own.scope == OfFlow(int(gaps.fd[at]) // 2):
+                blind.append(own)
             else:
                 yield own
     yield from blind
     yield from _never_again(trace, blind)
+
+
+def _hidden(trace: Trace, at: int, shown: int, frames: tuple[Frame, ...], limits: Limits) -> Sign:
+    """The time that a gap hides, shown first by row `shown` of Segments: on its bytes, or on the connection when both sides went unseen."""
+    gaps, segments = trace.tcp.gaps, trace.segments
+    flow, direction = divmod(int(gaps.fd[at]), 2)
+    start_ns, end_ns = int(gaps.start_ns[at]), int(gaps.stop_ns[at])
+    own = Sign(
+        label=CAPTURE_GAP, scope=OfFlow(flow, direction, int(gaps.start[at]), int(gaps.stop[at])),
+        start_ns=start_ns, end_ns=end_ns, frames=frames,
+        confidence=Confidence(0.95, ("bytes acknowledged, never captured, never resent",)),
+    )  # fmt: skip
+    if segments.ts_ns[shown] - start_ns < limits.ns("harmless_gap"):
+        return own
+    skipped = _skipped_by_receiver(trace, shown, flow, direction)
+    if skipped > 0 or (skipped < 0 and gaps.stop[at] - gaps.start[at] > limits.one_ack):
+        return replace(own, scope=OfFlow(flow))
+    return own if skipped else replace(own, start_ns=max(start_ns, end_ns - limits.ns("longest_delayed_ack")))
 
 
 def _skipped_by_receiver(trace: Trace, shown: int, flow: int, direction: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,21 +64,33 @@ def tally(
     short, padded = _small_frames(packets, segments, ethernet)
     ttl = np.zeros(count, np.uint8)
     ttl[fd[::-1]] = packets.ttl[segments.row[::-1]]  # backwards, so that the first packet of each direction has the last word
-    sampled = np.flatnonzero(segments.rtt_ns >= 0)
-    turnaround_ns = np.full(count, NEVER)
-    np.minimum.at(turnaround_ns, fd[sampled], segments.rtt_ns[sampled])
-    broken = (pieces.fd[1:] == pieces.fd[:-1]) & (pieces.start[1:] > pieces.stop[:-1])
     return Tallies(
         packet_count=number(np.ones(len(fd), np.bool_)), acking_count=number(segments.ack >= 0), ending_count=number(ends),
         closing_count=number(closes), pushed_count=number(ends | ((flags & PSH) > 0)), data_count=number(data), pure_count=number(pure),
         longest_run=_longest_runs(segments, fd, data, pure, count), resent_count=_count(fd[_lost_behind(segments, resends)], count),
         fill_count=number(kind == Kind.FILL), ttl=ttl, outgoing_count=number(marks == 1), incoming_count=number(marks == 0),
         split_count=number(split), whole_count=number(whole), short_count=number(short), padded_count=number(padded),
-        turnaround_ns=turnaround_ns, piece_count=_count(pieces.fd, count), broken_count=_count(pieces.fd[1:][broken], count),
-        seen_len=_total(pieces.fd, pieces.stop - pieces.start, count), gap_count=_count(gaps.fd, count),
-        longest_len=_most(pieces.fd, pieces.stop - pieces.start, count), told_count=_count(acks.fd[_told(acks, gaps)], count),
-        unseen_len=_total(gaps.fd, gaps.stop - gaps.start, count),
+        turnaround_ns=_turnaround_ns(segments, fd, count), **_of_bytes(acks, pieces, gaps, count),
     )  # fmt: skip
+
+
+def _turnaround_ns(segments: Segments, fd: I64, count: int) -> I64:
+    least = np.full(count, NEVER)
+    sampled = np.flatnonzero(segments.rtt_ns >= 0)
+    np.minimum.at(least, fd[sampled], segments.rtt_ns[sampled])
+    return least
+
+
+def _of_bytes(acks: Acks, pieces: Pieces, gaps: Gaps, count: int) -> dict[str, NDArray[Any]]:
+    """The columns that count bytes seen and unseen."""
+    broken = (pieces.fd[1:] == pieces.fd[:-1]) & (pieces.start[1:] > pieces.stop[:-1])
+    seen_len = pieces.stop - pieces.start
+    return {
+        "piece_count": _count(pieces.fd, count), "broken_count": _count(pieces.fd[1:][broken], count),
+        "seen_len": _total(pieces.fd, seen_len, count), "longest_len": _most(pieces.fd, seen_len, count),
+        "gap_count": _count(gaps.fd, count), "told_count": _count(acks.fd[_told(acks, gaps)], count),
+        "unseen_len": _total(gaps.fd, gaps.stop - gaps.start, count),
+    }  # fmt: skip
 
 
 def _count(fd: I64, count: int) -> I32:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import mmap
-from tempfile import TemporaryFile
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
 from pcapdiag.columns import U8
 from pcapdiag.packets.table import Blob
+from pcapdiag.scratch import new_file, refusals
 from pcapdiag.spool import Room
 
 
@@ -24,7 +24,7 @@ class KeptBytes:
         self._pieces: list[U8 | range] = []
         self._newest: U8 | None = None
         self._end = 0
-        self._file: BinaryIO | None = None
+        self._file: IO[bytes] | None = None
         self._file_end = 0
 
     def place(self, data: U8) -> int:
@@ -39,7 +39,8 @@ class KeptBytes:
         """All bytes so far."""
         if self._file is None or self._room is None:
             return Blob.of([piece for piece in self._pieces if not isinstance(piece, range)])
-        self._file.flush()
+        with refusals():
+            self._file.flush()
         whole = np.frombuffer(self._room.map(self._file, self._file_end), np.uint8)
         return Blob.of([whole[piece.start : piece.stop] if isinstance(piece, range) else piece for piece in self._pieces])
 
@@ -53,8 +54,9 @@ class KeptBytes:
         if self._room.take(len(data)):
             return data
         if self._file is None:
-            self._file = TemporaryFile(prefix="pcapdiag-")  # noqa: SIM115 - its maps outlive it, and it has no name
-        self._file.write(data.data)
+            self._file = new_file()  # its maps outlive it, and it has no name
+        with refusals():
+            self._file.write(data.data)
         self._file_end += len(data)
         return range(self._file_end - len(data), self._file_end)
 
