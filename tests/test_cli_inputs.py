@@ -38,11 +38,22 @@ def test_a_directory_without_captures_is_an_unusable_input(folder: Path, capsys:
     assert capsys.readouterr().err == f"pcapdiag: {folder}: no capture is in it (1 other file)\n"
 
 
-def test_a_report_never_overwrites_a_capture_but_may_lie_beside_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_never_overwrites_a_capture_but_may_lie_beside_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = (folder / "a.pcap").read_bytes()
     for inputs in (folder, folder / "*.pcap"):
         assert main(["analyze", str(inputs), "-o", str(folder / "a.pcap")]) == 2
         assert "the report would overwrite the capture" in capsys.readouterr().err
+    (folder / "hard").hardlink_to(folder / "a.pcap")
+    (folder / "soft").symlink_to("hard")
+    for other in ("hard", "soft"):
+        assert main(["analyze", str(folder / "a.pcap"), "-o", str(folder / other)]) == 2
+        assert "the report would overwrite the capture" in capsys.readouterr().err
+    with (folder / "a.pcap").open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert main(["analyze", "-", "-o", str(folder / "a.pcap")]) == 2
+    assert "the report would overwrite the capture" in capsys.readouterr().err
     assert (folder / "a.pcap").read_bytes() == before
     for _ in range(2):
         assert main(["analyze", str(folder), "-f", "json", "-o", str(folder / "report.json")]) == 0

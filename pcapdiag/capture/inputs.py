@@ -319,6 +319,8 @@ def _is_file(path: str) -> bool:
 
 def may_hold_capture(path: Path) -> bool:
     """Whether a file is a capture or an archive, or compressed, so that it may be one: overwriting it could lose packets."""
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_LEN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,7 +10,7 @@ import click
 
 from pcapdiag.cli.exits import Exit
 from pcapdiag.cli.terminal import has_colours, print_report, report_width, say, to_terminal
-from pcapdiag.errors import CaptureError, OptionError, OutputError
+from pcapdiag.errors import OptionError, OutputError
 from pcapdiag.options import Options
 from pcapdiag.reporters import REPORTERS
 
@@ -126,14 +125,10 @@ def _check(files: Sequence[str], outputs: Sequence[Output]) -> None:
 
 
 def _inputs(files: Sequence[str], outputs: set[Path]) -> set[Path]:
-    """Where all that will be read lies; a report of an earlier run in a directory of captures may be written anew."""
-    from pcapdiag.capture.inputs import expand, may_hold_capture  # noqa: PLC0415 - NumPy: not for --help
+    """Which places hold what will be read, or what nobody wants to lose: any capture, under whatever name it is read."""
+    from pcapdiag.capture.inputs import may_hold_capture  # noqa: PLC0415 - NumPy: not for --help
 
-    named = {Path(file).resolve() for file in files if file != STDOUT}
-    with contextlib.suppress(CaptureError):  # reading it will say so
-        found = (Path(one.path).resolve() for file in files if file != STDOUT for one in expand(file, 0, set()) if one.found)
-        named |= {path for path in found if path in outputs and may_hold_capture(path)}
-    return named
+    return {Path(file).resolve() for file in files if file != STDOUT} | set(filter(may_hold_capture, outputs))
 
 
 def _write(diagnosis: Diagnosis, form: str, file: str) -> bool:
