@@ -98,6 +98,7 @@ def test_the_order_of_arguments_comes_before_that_of_time(tmp_path: Path) -> Non
         (tmp_path / name).write_bytes(capture(sec))
     assert found(tmp_path / "a", tmp_path / "b")[0] == ["a@9", "b@5"]
     assert found(tmp_path / "a", tmp_path)[0] == ["a@9", "b@5", "a@9"], "a file named for itself is meant twice"
+    assert found(tmp_path, tmp_path / "?", tmp_path) == (["b@5", "a@9"], [], []), "what was found is not looked for again"
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])

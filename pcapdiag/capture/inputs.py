@@ -110,8 +110,10 @@ class Inputs:
         self._held.close()
 
 
-def expand(argument: str, index: int, seen: set[tuple[int, int]]) -> Iterator[Named]:
+def expand(argument: str, index: int, seen: dict[tuple[int, int], int]) -> Iterator[Named]:
     """The files that argument number `index` names: itself, those below a directory, those a pattern matches.
+
+    What another argument found, by device and inode, is left out.
 
     Raises:
         CaptureError: a pattern that matches nothing; a directory that cannot be read, once all others were.
@@ -150,7 +152,7 @@ def _below(folder: str, index: int) -> Iterator[Named]:
         raise CaptureError("; ".join(f"{error.filename}: {error.strerror}" for error in unread))
 
 
-def _once(found: Iterable[Named], seen: set[tuple[int, int]]) -> Iterator[Named]:
+def _once(found: Iterable[Named], seen: dict[tuple[int, int], int]) -> Iterator[Named]:
     """Leaves out second names of a file: rings often have a link to their newest member."""
     for named in found:
         try:
@@ -159,8 +161,10 @@ def _once(found: Iterable[Named], seen: set[tuple[int, int]]) -> Iterator[Named]
             yield named  # opening it will say why
             continue
         if (about.st_dev, about.st_ino) not in seen:
-            seen.add((about.st_dev, about.st_ino))
+            seen[about.st_dev, about.st_ino] = 1
             yield named
+        else:
+            seen[about.st_dev, about.st_ino] += 1
 
 
 def gather_inputs(arguments: Sequence[str]) -> Inputs:
@@ -188,7 +192,8 @@ class _Gathering:
     skipped: list[str] = field(default_factory=list)
     """Of the current argument: names of what is no capture."""
     spool: Spool = field(default_factory=Spool)
-    seen: set[tuple[int, int]] = field(default_factory=set)
+    seen: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Files found, by device and inode, and how often."""
 
     def __post_init__(self) -> None:
         self.inputs.hold(self.spool)
@@ -196,14 +201,15 @@ class _Gathering:
     def take(self, argument: str, index: int) -> None:
         """Looks at all that one argument names."""
         known = (len(self.inputs.captures), len(self.facts), len(self.inputs.failures))
-        self.skipped = []
+        self.skipped, sights = [], sum(self.seen.values()) - len(self.seen)
         try:
             for named in expand(argument, index, self.seen):
                 self._take_file(named)
         except CaptureError as error:
             self.inputs.failures.append(str(error))
         count, shown = len(self.skipped), ", ".join(self.skipped[:_SHOWN]) + (", ..." if len(self.skipped) > _SHOWN else "")
-        if known == (len(self.inputs.captures), len(self.facts), len(self.inputs.failures)):
+        is_old = sum(self.seen.values()) - len(self.seen) > sights  # all there is was found by another argument
+        if known == (len(self.inputs.captures), len(self.facts), len(self.inputs.failures)) and not (is_old and known[0]):
             self.inputs.failures.append(f"{argument}: no capture is in it ({count:,} other file{'s' * (count != 1)})")
         elif count:
             self.inputs.notes.append(
