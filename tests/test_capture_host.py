@@ -118,3 +118,12 @@ def test_hostile_texts_take_no_time() -> None:
         assert not looks_like_facts(text[:4_096])
     many = b"".join(b"%d: e%d: <UP> mtu 1500\n" % (i, i) for i in range(5_000))
     assert len(merge_facts([read_facts(many, "x")]).links) == 2_000
+
+
+def test_a_number_that_is_cut_is_none() -> None:
+    """A full disk, or a head -c, ends a text anywhere."""
+    for text, whole in ((ADDR, {65_536, 1_450, 1_420}), (SS, {1_450, None})):
+        for length in range(len(text)):
+            facts = read_facts(text[:length], "x")
+            assert {link.mtu for link in facts.links} | {socket.pmtu for socket in facts.sockets} <= whole
+            assert {socket.mss for socket in facts.sockets} <= {1_398, 1_200, None}

@@ -113,7 +113,10 @@ def looks_like_facts(head: bytes) -> bool:
 
 def read_facts(text: bytes, source: str) -> HostFacts:
     """The interfaces and sockets that an output of `ip addr`, `ip link`, `ip -d link` or `ss -ti` lists."""
-    lines = text[:MAX_FACTS_LEN].decode("utf-8", "replace").splitlines()
+    text = text[:MAX_FACTS_LEN]
+    if not text.endswith(b"\n"):  # cut, perhaps inside a number
+        text = text[: max(text.rfind(b" "), text.rfind(b"\n"), text.rfind(b"\t")) + 1]
+    lines = text.decode("utf-8", "replace").splitlines()
     facts = HostFacts(sources=(source,), links=tuple(_links(lines))[:MAX_LINKS], sockets=tuple(_sockets(lines))[:MAX_SOCKETS])
     return facts or HostFacts()
 
