@@ -5,7 +5,8 @@ It adds up bytes that the receiver acknowledged but no captured packet holds, an
 system wrote into the file. Time in which an exchange's own bytes were missing in this way is taken out of every
 diagnosis (`capture-gap` in the ledger): nobody can say what happened then. Where packets of both directions are missing
 behind a silence, the capture was blind (it was stopped and started again, or its host was): the whole silence is taken
-out for all requests of the connection, and the rest of a request whose connection never shows again.
+out for all requests of the connection, and the rest of a request whose connection never shows again. A request that nobody
+saw answered is left open from the first hole in what its server said: the answer may lie there.
 
 ## Why it matters
 A hole that the capture made looks like a loss, and the acknowledgment behind it like a miracle. Above a few percent no
@@ -31,11 +32,12 @@ from pcapdiag.columns import I64, NEVER, Bools
 from pcapdiag.findings import Conclusion, Detector, Domain, FindingKind, Limit, Limits
 from pcapdiag.flows.filtered import Filtered
 from pcapdiag.flows.pieces import first_ack
+from pcapdiag.flows.table import SERVER_TO_CLIENT
 from pcapdiag.packets.table import TCP
 from pcapdiag.spool import Room, windows
 from pcapdiag.stalls.evidence import frames_of, mark, marked
 from pcapdiag.stalls.ledger import Ledger
-from pcapdiag.stalls.sign import CAPTURE_GAP, Confidence, Frame, OfFlow, Sign
+from pcapdiag.stalls.sign import CAPTURE_GAP, Confidence, Frame, OfExchange, OfFlow, Sign
 from pcapdiag.trace import Tables, Trace
 
 CODE = "capture-loss"
@@ -80,6 +82,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
                 yield own
     yield from blind
     yield from _never_again(trace, blind)
+    yield from _perhaps_answered(trace)
 
 
 def _hidden(trace: Trace, at: int, shown: int, frames: tuple[Frame, ...], limits: Limits) -> Sign:
@@ -138,6 +141,24 @@ def _silences(ts_ns: I64, rows: slice, room: Room | None) -> tuple[I64, I64, int
         last_ns = max(last_ns, int(times.max()))
     both = np.concatenate(parts)
     return both[:, 0], both[:, 1], last_ns
+
+
+def _perhaps_answered(trace: Trace) -> Iterable[Sign]:
+    """Requests without an answer on connections whose server said something that nobody saw: it may have been the answer."""
+    exchanges, gaps = trace.exchanges, trace.tcp.gaps
+    open_ = ~exchanges.is_setup & (exchanges.first_byte_ns == NEVER) & (exchanges.request_end_ns < NEVER)
+    for row in np.flatnonzero(open_).tolist():
+        answers = 2 * int(exchanges.flow[row]) + SERVER_TO_CLIENT
+        said = gaps.take(slice(*np.searchsorted(gaps.fd, [answers, answers + 1]).tolist()))
+        asked_ns, end_ns = int(exchanges.request_end_ns[row]), int(exchanges.end_ns[row])
+        mine = np.flatnonzero((said.stop_ns > asked_ns) & (said.start_ns < end_ns))
+        if len(mine):
+            first = mine[np.argmin(said.start_ns[mine])]
+            hole = (int(said.segment[first]), "the bytes before this packet, which are not in the file, may be the answer")
+            yield Sign(
+                label=CAPTURE_GAP, scope=OfExchange(row), start_ns=max(asked_ns, int(said.start_ns[first])), end_ns=end_ns,
+                frames=frames_of(trace, (hole,)), confidence=Confidence(0.95, ("bytes acknowledged, never captured, never resent",)),
+            )  # fmt: skip
 
 
 def _flow_of(sign: Sign) -> int:

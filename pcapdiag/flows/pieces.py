@@ -100,10 +100,21 @@ def find_gaps(pieces: Pieces, acks: Acks, sequence: Sequence, segments: Segments
     keep = np.flatnonzero(acked_ns < NEVER)
     order = keep[np.argsort(key(fd[keep], start[keep]), kind="stable")]
     fd, start, stop, segment, acked_ns = fd[order], start[order], stop[order], segment[order], acked_ns[order]
-    shown = np.minimum(segment, acks.segment[row[order]])  # rows of a flow are in the order of time
+    shown = np.minimum(segment, acks.segment[first_ack(acks, fd, start)])  # rows of a flow are in the order of time
+    shown = np.minimum(shown, _numbered_beyond(segments, fd, start, stop))
     before = np.maximum(shown - 1, 0)
     start_ns = segments.ts_ns[np.where(segments.flow[before] == segments.flow[shown], before, shown)]
     return Gaps(fd=fd, start=start, stop=stop, start_ns=start_ns, stop_ns=acked_ns, segment=segment)
+
+
+def _numbered_beyond(segments: Segments, fd: I64, start: I64, stop: I64) -> I64:
+    """Row of the packet that counts least of each hole as sent, with data or without (a FIN, a pure ACK); beyond all rows for none."""
+    row = np.flatnonzero(segments.gap_len > 0)
+    keys = key(2 * segments.flow[row].astype(np.int64) + segments.direction[row], segments.seq[row])
+    order = np.argsort(keys, kind="stable")
+    row, keys = np.append(row[order], len(segments)), np.append(keys[order], np.iinfo(np.int64).max)
+    at = np.searchsorted(keys, key(fd, start), side="right")
+    return np.where(keys[at] <= key(fd, stop), row[at], len(segments))
 
 
 def _unseen_tails(pieces: Pieces, acks: Acks, sequence: Sequence, one_way: Bools) -> tuple[I64, I64, I64, I64]:

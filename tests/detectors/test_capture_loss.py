@@ -135,3 +135,10 @@ def test_a_pause_and_one_packet_that_was_missed_is_a_pause() -> None:
     wire = Wire().handshake().http_get().http_get().send(GET).reply(HEAD + b"x" * 2_000)
     wire.wait(ms=20_000).reply(b"x" * 18_000, lose="capture", only=(0,)).close()
     assert spent(wire.trace())["server-think"] == pytest.approx(20, abs=0.6)
+
+
+def test_an_answer_that_nobody_saw_is_no_servers_silence() -> None:
+    """The third request is answered while the capture is blind; the connection goes on for long."""
+    wire = Wire().handshake().http_get().http_get().send(GET).wait(ms=300).reply(HEAD + b"x" * 20_000, lose="capture")
+    wire.wait(ms=20_000).close()
+    assert spent(wire.trace()).get("server-think", 0) < 1
