@@ -146,12 +146,13 @@ class _Child:
             if stream is not None:  # closed when the program was started
                 stream.flush()
         # Ctrl-C waits until this is over: during a fork Python would swallow it, and a child must not end as its parent does.
+        parent = os.getpid()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self._pid = os.fork()
         if self._pid == 0:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            _serve(work, items, queue, self._results.fileno())
+            _serve(work, items, queue, self._results.fileno(), parent)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         except BaseException:
@@ -201,11 +202,13 @@ class _Child:
         self._results.close()
 
 
-def _serve(work: Callable[[_Item], object], items: Sequence[_Item], queue: _Queue, file: int) -> NoReturn:
-    """The life of a child: runs no exit handler of the parent."""
+def _serve(work: Callable[[_Item], object], items: Sequence[_Item], queue: _Queue, file: int, parent: int) -> NoReturn:
+    """The life of a child: runs no exit handler of the parent, and does not work on when that was killed."""
     status = 1
     try:
         for index in queue:
+            if os.getppid() != parent:
+                break
             try:
                 message: tuple[bool, object] = (True, work(items[index]))
             except Exception as error:  # noqa: BLE001 - it is raised in the parent

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 from tempfile import TemporaryFile
 
 import pytest
@@ -95,3 +97,22 @@ def test_ctrl_c_during_a_fork_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> No
         list(spread(str, range(4), 2))
     with pytest.raises(ChildProcessError):
         os.waitpid(made[0], 0)
+
+
+@needs_fork
+def test_a_child_whose_parent_was_killed_takes_no_further_item(tmp_path: Path) -> None:
+    """Each item leaves a mark; a program that is killed at the first one leaves few."""
+    program = (
+        "import os, pathlib, signal, sys, time\n"
+        "from pcapdiag.workers import spread\n"
+        "parent = os.getpid()\n"
+        "def work(item):\n"
+        "    if os.getpid() == parent: time.sleep(0.3); os.kill(parent, signal.SIGKILL)\n"
+        "    time.sleep(0.05); pathlib.Path(sys.argv[1], str(item)).touch()\n"
+        "list(spread(work, range(200), 2))\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, timeout=30)
+    time.sleep(0.3)
+    count = len(list(tmp_path.iterdir()))
+    time.sleep(0.5)
+    assert len(list(tmp_path.iterdir())) == count
