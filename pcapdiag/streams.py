@@ -12,7 +12,7 @@ import numpy as np
 from pcapdiag.columns import I64, NEVER, Bools, Rows
 from pcapdiag.flows.pieces import key
 from pcapdiag.flows.segmented import concatenated_ranges
-from pcapdiag.flows.table import Acks, Gaps, Pieces, Sacked, Segments, TcpTables
+from pcapdiag.flows.table import Acks, Gaps, Pieces, Recoveries, Sacked, Segments, TcpTables
 from pcapdiag.packets.table import SYN, Packets
 
 Spans = tuple[tuple[int, int], ...]
@@ -37,10 +37,10 @@ class Strips(NamedTuple):
         self.addresses.append(address)
 
 
-_Directed = TypeVar("_Directed", Pieces, Acks, Gaps, Sacked)
+_Directed = TypeVar("_Directed", Pieces, Acks, Gaps, Sacked, Recoveries)
 
 
-def _of_directions(table: _Directed, first_fd: int, stop_fd: int) -> _Directed:
+def of_directions(table: _Directed, first_fd: int, stop_fd: int) -> _Directed:
     """The rows of some directions of a table that is sorted by direction."""
     low, high = np.searchsorted(table.fd, [first_fd, stop_fd])
     return table.take(slice(int(low), int(high)))
@@ -77,9 +77,9 @@ class Streams:
         self._packets, self._tcp = packets, tcp
         self._first_fd, self._stop_fd = 2 * first, 2 * stop
         self._segments: Segments = tcp.segments
-        self._pieces: Pieces = _of_directions(tcp.pieces, 2 * first, 2 * stop)
-        self._acks: Acks = _of_directions(tcp.acks, 2 * first, 2 * stop)
-        self._gaps: Gaps = _of_directions(tcp.gaps, 2 * first, 2 * stop)
+        self._pieces: Pieces = of_directions(tcp.pieces, 2 * first, 2 * stop)
+        self._acks: Acks = of_directions(tcp.acks, 2 * first, 2 * stop)
+        self._gaps: Gaps = of_directions(tcp.gaps, 2 * first, 2 * stop)
         self._sacked: tuple[I64, Sacked] | None = None
         self._piece_key: I64 | None = None
         self._ack_key: I64 | None = None
@@ -165,7 +165,7 @@ class Streams:
             hit = gap >= 0
             gap = np.maximum(gap, 0)
             hit &= (self._gaps.fd[gap] == wanted_fd) & (offsets[missing] < self._gaps.stop[gap])
-            result[missing[hit]] = self._gaps.stop_ns[gap[hit]]
+            result[missing[hit]] = self.acked(wanted_fd[hit], offsets[missing[hit]])
         return result
 
     def acked(self, fd: I64 | int, offsets: I64) -> I64:
@@ -182,7 +182,7 @@ class Streams:
     def sacked(self, fd: I64 | int, offsets: I64) -> I64:
         """When the byte AT each offset was first acknowledged selectively."""
         if self._sacked is None:
-            named = _of_directions(self._tcp.sacked, self._first_fd, self._stop_fd)
+            named = of_directions(self._tcp.sacked, self._first_fd, self._stop_fd)
             named = named.take(~named.duplicate)
             self._sacked = key(named.fd, named.start), named
         keys, sacked = self._sacked

@@ -95,7 +95,7 @@ def test_drafts_land_together() -> None:
     read = paired(Wire(rtt_ms=20).handshake().http_get("/a").http_get("/b"))
     size = len(b"GET /a HTTP/1.1\r\nHost: server.test\r\n\r\n")
     drafts = [Draft(0, Protocol.OTHER, "x", request=[(at, at + size)], ending=Ending.OPEN) for at in (0, size)]
-    ground = Ground(read.packets, read.tcp, int(read.packets.ts_ns.max()))
+    ground = Ground(read.packets, read.tcp, (0, len(read.tcp.flows)), int(read.packets.ts_ns.max()))
     landed = land(gather(drafts), ground, read.streams).exchanges
     assert landed.request_start_ns.tolist() == [exchange.request_start_ns for exchange in read.applications]
     assert len(land(gather([]), ground, read.streams).exchanges) == 0

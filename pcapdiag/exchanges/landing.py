@@ -16,12 +16,13 @@ from pcapdiag.flows.pieces import key
 from pcapdiag.flows.segmented import group_starts, running_max
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Vantage
 from pcapdiag.flows.within import search_within
+from pcapdiag.streams import of_directions
 
 if TYPE_CHECKING:
     from pcapdiag.columns import I64, Bools, Rows
     from pcapdiag.exchanges.drafted import Drafted
     from pcapdiag.exchanges.table import Exchanges
-    from pcapdiag.flows.table import Flows, TcpTables
+    from pcapdiag.flows.table import Flows, Gaps, Pieces, Recoveries, TcpTables
     from pcapdiag.packets.table import Packets
     from pcapdiag.streams import Streams
 
@@ -46,14 +47,15 @@ class Landed:
 
 
 class Ground:
-    """What is the same for all exchanges of a capture; worked out once."""
+    """What is the same for all exchanges of some flows; worked out once."""
 
-    def __init__(self, packets: Packets, tcp: TcpTables, clipped_ns: int) -> None:
+    def __init__(self, packets: Packets, tcp: TcpTables, flows: tuple[int, int], clipped_ns: int) -> None:
         self.packets, self.tcp = packets, tcp
         self.clipped_ns = clipped_ns
         """When the capture ends."""
-        self._lost_fd, self._lost_key, self._through_ns = _losses_behind(tcp)
-        self._unread_fd, self._unread_ns = _unread(packets, tcp)
+        ends = 2 * flows[0], 2 * flows[1]
+        self._lost_fd, self._lost_key, self._through_ns = _losses_behind(tcp.flows, of_directions(tcp.recoveries, *ends))
+        self._unread_fd, self._unread_ns = _unread(packets, tcp, of_directions(tcp.pieces, *ends), of_directions(tcp.gaps, *ends))
 
     def behind_losses(self, end_ns: I64, fd: I64, last: I64) -> I64:
         """Moves the ends of responses that were lost between the tap and the client to the resend that got through.
@@ -245,9 +247,8 @@ def _seen(streams: Streams, fd: I64, offset: I64) -> I64:
     return np.where(seen == NEVER, streams.in_order(fd, offset), seen)
 
 
-def _losses_behind(tcp: TcpTables) -> tuple[I64, I64, I64]:
+def _losses_behind(flows: Flows, losses: Recoveries) -> tuple[I64, I64, I64]:
     """Direction, key and, up to and including each one, when all of them got through: losses of responses behind the tap."""
-    losses, flows = tcp.recoveries, tcp.flows
     flow = losses.fd >> 1
     here = losses.at_sender & ~losses.spurious & (losses.fd & 1 == SERVER_TO_CLIENT) & (losses.done_ns != NEVER)
     here &= (flows.vantage[flow] != Vantage.CLIENT) & (flows.vantage[flow] != Vantage.LOCAL)
@@ -259,14 +260,14 @@ def _losses_behind(tcp: TcpTables) -> tuple[I64, I64, I64]:
     return losses.fd[rows], key(losses.fd[rows], losses.start[rows]), through
 
 
-def _unread(packets: Packets, tcp: TcpTables) -> tuple[I64, I64]:
+def _unread(packets: Packets, tcp: TcpTables, pieces: Pieces, gaps: Gaps) -> tuple[I64, I64]:
     """Direction and time of stream bytes that no packet holds although they came, sorted by both."""
-    pieces, gaps = tcp.pieces, tcp.gaps
     cut = np.empty(0, np.intp)
     if any(quality.cut_frames for quality in tcp.quality):
         row = tcp.segments.row[pieces.segment]
         cut = np.flatnonzero(packets.payload_captured[row] < packets.payload_len[row])
-    fd, ts_ns = np.concatenate([pieces.fd[cut], gaps.fd]), np.concatenate([pieces.ts_ns[cut], gaps.start_ns])
+    shown_ns = np.minimum(tcp.segments.ts_ns[gaps.segment], gaps.stop_ns)
+    fd, ts_ns = np.concatenate([pieces.fd[cut], gaps.fd]), np.concatenate([pieces.ts_ns[cut], shown_ns])
     order = np.lexsort((ts_ns, fd))
     return fd[order], ts_ns[order]
 

@@ -91,7 +91,7 @@ class _Reader:
 
     def __init__(self, packets: Packets, tcp: TcpTables, streams: Streams, rtts: I64, clipped_ns: int, room: Room | None) -> None:
         self._packets, self._tcp, self._streams, self._room = packets, tcp, streams, room
-        self._ground, self._rtts, self._clipped_ns = Ground(packets, tcp, clipped_ns), rtts, clipped_ns
+        self._rtts, self._clipped_ns = rtts, clipped_ns
         self._refusals = find_refusals(packets, tcp)
 
     def read(self, flows: tuple[int, int]) -> _Read:
@@ -101,7 +101,8 @@ class _Reader:
         readings = chooser.read(near.flows())
         h2 = readings.h2.streams()
         drafts = readings.drafts + pair_tls(readings.tls, tcp, near, self._rtts) + pair_turns(tcp, readings.unknown, self._rtts)
-        landed = tuple(land(one, self._ground, near) for one in (h2.exchanges(chooser.tape, tcp.flows.one_way), gather(drafts)))
+        ground = Ground(self._packets, tcp, flows, self._clipped_ns)
+        landed = tuple(land(one, ground, near) for one in (h2.exchanges(chooser.tape, tcp.flows.one_way), gather(drafts)))
         unseen = find_unseen([one.exchanges for one in landed], self._packets, tcp, near, flows, clipped_ns=self._clipped_ns)
         connects = find_connects(self._packets, tcp, flows, refusals=self._refusals, clipped_ns=self._clipped_ns)
         log = make_log(h2.logged(), near)
