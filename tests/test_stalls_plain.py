@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcapdiag.stalls.phases import Part, Phases
-from pcapdiag.stalls.plain import LABELS, Ground, Plain
+from pcapdiag.stalls.plain import LABELS, Plain, Scales
 from tests.exchange_cases import exchanges, trace_of
 from tests.test_stalls_properties import CONVERSATION, VANTAGE, Round, tell
 from tests.wire import Wire, merge
@@ -36,7 +36,7 @@ def merged(parts: list[Part]) -> list[tuple[int, int, str]]:
 
 def laid(trace: Trace) -> tuple[Entries, list[int]]:
     """What Plain lays, and the exchanges it leaves to Phases."""
-    rows, paused = Plain(Ground(trace.exchanges, trace.tcp), trace.streams, np.arange(len(trace.exchanges)), 0, len(trace.flows)).lay()
+    rows, paused = Plain(Scales(trace.exchanges, trace.tcp), trace.streams, np.arange(len(trace.exchanges)), 0, len(trace.flows)).lay()
     found: Entries = {}
     for owner, start, end, label in zip(*(column.tolist() for column in rows), strict=True):
         found.setdefault(owner, []).append((start, end, LABELS[label].code))
@@ -47,9 +47,9 @@ def agrees(trace: Trace) -> list[int]:
     """Compares both ways; the exchanges in which something paused."""
     found, paused = laid(trace)
     phases = Phases(trace.exchanges, trace.tcp, trace.streams)
-    ground = Ground(trace.exchanges, trace.tcp)
+    scales = Scales(trace.exchanges, trace.tcp)
     for exchange in trace.exchanges:
-        assert ground.trigger_ns[exchange.id] == phases.trigger_ns(exchange)
+        assert scales.trigger_ns[exchange.id] == phases.trigger_ns(exchange)
         if exchange.id not in paused:
             assert found.get(exchange.id, []) == merged(phases.parts(exchange))
     assert not set(found) & set(paused)

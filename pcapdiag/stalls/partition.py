@@ -18,7 +18,7 @@ from pcapdiag.flows.conversations import blocks
 from pcapdiag.spool import Spool, rows_by_number, taken, windows
 from pcapdiag.stalls.ledger import Entry, Ledger
 from pcapdiag.stalls.phases import Part, Phase, Phases
-from pcapdiag.stalls.plain import LABELS, Entries, Ground, Plain
+from pcapdiag.stalls.plain import LABELS, Entries, Plain, Scales
 from pcapdiag.stalls.sign import OfCall, OfExchange, OfFlow, Sign, Tier
 from pcapdiag.workers import spread
 
@@ -47,14 +47,14 @@ def keep_ledger(trace: Trace, signs: Sequence[Sign], *, jobs: int = 1) -> Ledger
         AssertionError: the parts of an exchange do not sum to its wall time (a bug, never a property of a capture).
     """
     exchanges, room = trace.exchanges, trace.room
-    ground, filed = Ground(exchanges, trace.tcp), Filed(signs)
+    scales, filed = Scales(exchanges, trace.tcp), Filed(signs)
     touched = np.zeros(len(exchanges), np.bool_)
     touched[filed.candidates(exchanges)] = True
     by_flow = exchanges.by_flow(np.ones(len(exchanges), np.bool_), len(trace.flows))
 
     def keep(flows: tuple[int, int]) -> Kept:
         rows = np.sort(by_flow.values[by_flow.begin[flows[0]] : by_flow.begin[flows[1]]])
-        made = _keep(ground, filed, trace.streams.part(*flows), rows, touched[rows], flows)
+        made = _keep(scales, filed, trace.streams.part(*flows), rows, touched[rows], flows)
         trace.release()
         return made
 
@@ -64,7 +64,7 @@ def keep_ledger(trace: Trace, signs: Sequence[Sign], *, jobs: int = 1) -> Ledger
     return book.closed(
         signs,
         counted=(exchanges.part_of < 0) & ~(exchanges.is_setup & exchanges.fact_holds("prewarmed")),  # pooled ahead of need: nobody's wait
-        trigger_ns=ground.trigger_ns,
+        trigger_ns=scales.trigger_ns,
         calls=tuple(_between_attempts(trace, filed)),
     )
 
@@ -79,12 +79,12 @@ class Kept(NamedTuple):
     """What `entries.label` counts."""
 
 
-def _keep(ground: Ground, filed: Filed, streams: Streams, rows: Rows, touched: Bools, flows: tuple[int, int]) -> Kept:
+def _keep(scales: Scales, filed: Filed, streams: Streams, rows: Rows, touched: Bools, flows: tuple[int, int]) -> Kept:
     """The ledger of exchanges, by id ascending, of the flows [first, stop); `touched`: those that signs may concern."""
-    exchanges = ground.exchanges
+    exchanges = scales.exchanges
     told = {row: mine for row in rows[touched].tolist() if (mine := filed.signs_of(exchanges[row], exchanges))}
-    laid, paused = Plain(ground, streams, rows[~np.isin(rows, list(told))], *flows).lay()
-    phases = Phases(exchanges, ground.tcp, streams)
+    laid, paused = Plain(scales, streams, rows[~np.isin(rows, list(told))], *flows).lay()
+    phases = Phases(exchanges, scales.tcp, streams)
     page = _Page(filed)
     for row in sorted((*told, *paused.tolist())):
         exchange, mine = exchanges[row], told.get(row, [])

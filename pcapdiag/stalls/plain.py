@@ -65,8 +65,8 @@ class Entries(NamedTuple):
     label: I16
 
 
-class Ground:
-    """What is the same for all exchanges of a capture; worked out once."""
+class Scales:
+    """What the time of exchanges is measured by; worked out once for all of a capture."""
 
     __slots__ = ("exchanges", "one_trip", "tcp", "trigger_ns", "trips", "tunnel", "within_ns")
 
@@ -86,15 +86,15 @@ class Ground:
 class Plain:
     """Lays out plain ones among some exchanges of the flows [first, stop)."""
 
-    __slots__ = ("_busy", "_exchanges", "_first", "_ground", "_rows", "_server_trips", "_streams", "_tcp", "_trigger_ns", "_trips")
+    __slots__ = ("_busy", "_exchanges", "_first", "_rows", "_scales", "_server_trips", "_streams", "_tcp", "_trigger_ns", "_trips")
 
-    def __init__(self, ground: Ground, streams: Streams, rows: Rows, first: int, stop: int) -> None:
+    def __init__(self, scales: Scales, streams: Streams, rows: Rows, first: int, stop: int) -> None:
         """Takes the exchanges, by id ascending, and the streams of their flows."""
-        self._ground, self._exchanges, self._rows = ground, ground.exchanges.take(rows), rows
-        self._tcp, self._streams, self._first = ground.tcp, streams, first
-        self._trips, self._trigger_ns = ground.trips, ground.trigger_ns[rows]
-        self._server_trips = ground.trips.to_servers(first, stop)
-        self._busy = backlogs(ground.tcp, SERVER_TO_CLIENT, ground.within_ns[first:stop], first, stop)
+        self._scales, self._exchanges, self._rows = scales, scales.exchanges.take(rows), rows
+        self._tcp, self._streams, self._first = scales.tcp, streams, first
+        self._trips, self._trigger_ns = scales.trips, scales.trigger_ns[rows]
+        self._server_trips = scales.trips.to_servers(first, stop)
+        self._busy = backlogs(scales.tcp, SERVER_TO_CLIENT, scales.within_ns[first:stop], first, stop)
 
     def lay(self) -> tuple[Entries, Rows]:
         """The entries of the exchanges in which nothing paused, by exchange, then time; and the other exchanges."""
@@ -159,17 +159,17 @@ class Plain:
 
     def _speaks_freely(self, rows: Rows) -> Bools:
         """Both sides speak when they like: no pause is anybody's turn."""
-        return self._exchanges.is_any(Protocol.WEBSOCKET)[rows] | self._ground.tunnel[self._exchanges.fact[rows]]
+        return self._exchanges.is_any(Protocol.WEBSOCKET)[rows] | self._scales.tunnel[self._exchanges.fact[rows]]
 
     # phase by phase
 
     def _setups(self, owner: I64, row: I64) -> Laid:
         """Lookups, connects and handshakes (`row`, of all exchanges) as phases of their owners: two parts each."""
-        exchanges, trips = self._ground.exchanges, self._trips
+        exchanges, trips = self._scales.exchanges, self._trips
         flow, start, end = exchanges.flow[row], exchanges.start_ns[row], exchanges.end_ns[row]
         dns, connect = (exchanges.protocol[row] == CODES[protocol] for protocol in (Protocol.DNS, Protocol.CONNECT))
         floor = np.maximum(trips.far_floor_ns[flow], 0) + np.maximum(trips.near_floor_ns[flow], 0)
-        one_trip = self._ground.one_trip[exchanges.status[row]]
+        one_trip = self._scales.one_trip[exchanges.status[row]]
         floor *= np.where(connect | one_trip, 1, 2)
         middle = np.where(dns, end, np.minimum(start + floor, end))
         failed = (exchanges.tries.counts_of(row) > 1) | (exchanges.outcome[row] != CODES[Outcome.OK])
