@@ -8,7 +8,7 @@ through from begin to end.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import IO, Any, Final
@@ -80,7 +80,21 @@ def windows(count: int, room: Room | None, step: int = WINDOW) -> Iterator[slice
 
 def rows_where(count: int, holds: Callable[[slice], Array], room: Room | None, step: int = WINDOW) -> Array:
     """The rows [0, count) for which a mask holds, a window at a time."""
-    return np.concatenate([np.empty(0, np.intp), *(part.start + np.flatnonzero(holds(part)) for part in windows(count, room, step))])
+    found = Spool(room)
+    for part in windows(count, room, step):
+        found.append({"": part.start + np.flatnonzero(holds(part))})
+    return found.finish().get("", np.empty(0, np.intp))
+
+
+def mask_of(sets: Iterable[Array], count: int, room: Room | None) -> Array:
+    """A mask of `count` rows that holds for those of any of these sets."""
+    mask = column(count, np.bool_, room)
+    for part in windows(count, room):
+        mask[part] = False
+    for rows in sets:
+        for part in windows(len(rows), room):
+            mask[rows[part]] = True
+    return mask
 
 
 def taken(values: Array, rows: Array, room: Room | None) -> Array:

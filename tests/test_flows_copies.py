@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pcapdiag import spool
 from pcapdiag.columns import U32
 from pcapdiag.flows import copies
 from pcapdiag.flows.conversations import order_by_time
 from pcapdiag.flows.copies import COPY_NS, candidates, find_copies
 from pcapdiag.packets.table import UDP, Blob, Packets
+from pcapdiag.spool import Room
 from tests.packet_rows import MS, Row, packets, row
 
 STAMPED: dict[str, Any] = {"seq": 7, "ack": 3, "payload_len": 100, "ip_id": 0, "has_ts": True, "ts_val": 5}
@@ -57,6 +59,21 @@ def test_looking_at_few_packets_finds_the_same_copies(seed: int, count: int, var
         narrow = find_copies(table)
     for name in ("row", "original", "routed"):
         assert getattr(narrow, name).tolist() == getattr(expected, name).tolist(), name
+
+
+@pytest.mark.parametrize("window", [3, 16])
+def test_many_packets_in_little_memory_give_the_same_copies(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row(i * MS, seq=i // 2, payload_len=9, ip_id=1 + i // 2, ttl=64 - i % 2) for i in range(60)]
+    table = packets(*rows, *OTHERS)
+    expected = find_copies(table)
+    assert len(expected.row) == 30
+    for module in (spool, copies):
+        monkeypatch.setattr(module, "WINDOW", window, raising=False)
+    monkeypatch.setattr(copies, "_CHUNK", window)
+    few = find_copies(table, room=Room(0))
+    order = np.argsort(few.row)
+    for name in ("row", "original", "routed"):
+        assert getattr(few, name)[order].tolist() == getattr(expected, name).tolist(), name
 
 
 def test_an_order_that_is_not_the_files_is_followed() -> None:

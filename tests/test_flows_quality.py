@@ -9,7 +9,7 @@ import pytest
 
 from pcapdiag.capture.frames import Interface
 from pcapdiag.flows import group_flows
-from pcapdiag.flows.quality import repair
+from pcapdiag.flows.aside import set_aside
 from pcapdiag.flows.table import Quality, TcpTables
 from pcapdiag.packets.table import ACK, ICMP, SYN, UDP
 from pcapdiag.pipeline import load
@@ -37,9 +37,9 @@ HANDSHAKE = [row(0, seq=0, flags=SYN), row(MS, back=True, seq=0, ack=1, flags=SY
 
 def copies(*rows: Row) -> list[int]:
     """Packets (from 0) set aside."""
-    kept = repair(packets(*rows), 1)
-    assert kept.aside.tolist() == sorted(kept.copies.tolist())
-    return kept.copies.tolist()  # type: ignore[no-any-return]  # of an array of rows
+    aside = set_aside(packets(*rows), 1)
+    assert aside.rows.tolist() == sorted(aside.copies.row.tolist())
+    return aside.copies.row.tolist()  # type: ignore[no-any-return]  # of an array of rows
 
 
 DATA: dict[str, Any] = {"seq": 7, "ack": 3, "payload_len": 100, "ip_id": 40}
@@ -95,7 +95,7 @@ def test_two_captures_of_one_path_count_a_packet_once() -> None:
         first, at_ns=first.at_ns + 15 * MS, rest=(("ip_id", 70 + i), ("capture", 1))))))  # fmt: skip
     found = group_flows(table, (capture(), capture()))
     assert len(found.segments) == 3
-    assert sum(one.copies for one in found.quality) == 3
+    assert sum(one.view_packets for one in found.quality) == 3
 
 
 def test_copies_behind_a_router_are_told_apart() -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcapdiag.spool import WINDOW, Room, Spool, column, rows_by_number, windows
+from pcapdiag import spool
+from pcapdiag.spool import WINDOW, Room, Spool, column, mask_of, portions, rows_by_number, rows_where, windows
 
 
 def parts(count: int) -> list[dict[str, np.ndarray]]:
@@ -94,3 +95,25 @@ def test_rows_by_number_over_several_windows() -> None:
     rows = rows_by_number(number, np.bincount(number[number >= 0], minlength=1_000), Room(0))
     order = np.argsort(number, kind="stable")
     np.testing.assert_array_equal(rows, order[number[order] >= 0])
+
+
+@pytest.mark.parametrize("room", [None, Room(0)])
+def test_portions_hold_every_row_once_and_equal_keys_together(room: Room | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "WINDOW", 50)
+    keys = np.random.default_rng(4).integers(0, 2**63, 300, dtype=np.uint64)[np.random.default_rng(5).integers(0, 300, 1_000)]
+    parts = [rows.tolist() for rows in portions(keys, room)]
+    assert sorted(row for rows in parts for row in rows) == list(range(1_000))
+    assert len(parts) > 10
+    assert all(rows == sorted(rows) for rows in parts)
+    where = {row: number for number, rows in enumerate(parts) for row in rows}
+    of_key: dict[int, set[int]] = {}
+    for row, key in enumerate(keys.tolist()):
+        of_key.setdefault(key, set()).add(where[row])
+    assert all(len(numbers) == 1 for numbers in of_key.values())
+
+
+@pytest.mark.parametrize("room", [None, Room(0)])
+def test_a_mask_and_the_rows_of_it(room: Room | None) -> None:
+    mask = mask_of([np.array([3, 1]), np.array([], np.intp), np.array([3, 7])], 9, room)
+    assert rows_where(9, lambda part: mask[part], room, step=2).tolist() == [1, 3, 7]
+    assert rows_where(0, lambda part: mask[part], room).tolist() == []

@@ -4,8 +4,9 @@
 It counts packets that equal an earlier one in addresses, IP-ID, sequence numbers, flags, window, timestamps and length,
 within 10 ms, as a resend never does (within 2 s where everything comes twice, by two clocks); a TTL one lower and other
 link-layer addresses show a copy behind a router. A connection seen on both sides of an address translator (variant nat)
-has two legs with the same numbers and timestamps, packet by packet. Copies and the leg farther from the client were set
-aside before anything else was measured.
+has two legs with the same numbers and timestamps, packet by packet. A connection that two captures show (variant view)
+is analysed as one of them saw it: the one that shows most, if that is enough of the connection. Copies, the leg farther from
+the client and the other view were set aside before anything else was measured.
 
 ## Why it matters
 Tools that keep the copies count every one as a retransmission or duplicate ACK and report heavy loss on a healthy path.
@@ -39,6 +40,7 @@ CODE = "duplicate-packets"
 def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     """The first copies; and the first packets of farther legs, with how the two legs are called as fact."""
     yield from shown(trace, CODE, lambda quality: quality.copy_frames, "a copy of an earlier packet")
+    yield from shown(trace, CODE, lambda quality: quality.view_frames, "of a connection that another capture shows")
     legs = trace.tcp.legs
     for number in shown(trace, CODE, lambda quality: quality.leg_frames, "the same packet on the other side of an address translation"):
         mine = (legs.capture == number.frames[0].capture).nonzero()[0].tolist()
@@ -62,7 +64,7 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
 
     def defect(index: int, capture: Capture, quality: Quality) -> Defect | None:
         if not quality.copies:
-            return None
+            return _second_view(capture, quality) if quality.view_packets else None
         legs = [leg for sign in signs if sign.frames[0].capture == index and isinstance(sign.facts, tuple) for leg in sign.facts]
         said = [f"{quality.copies:,} of {capture.frame_count:,} frames in {capture.name} are copies that the capture made"]
         if legs:
@@ -70,6 +72,8 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
                         f"({legs[0][1]}); the leg nearer the client is analysed")  # fmt: skip
         elif quality.routed_copies:
             said.append(f"{quality.routed_copies:,} of them passed a router in between")
+        if quality.view_packets:
+            said.append(f"{quality.view_packets:,} others show connections that another capture shows, too")
         return Defect(
             evidence="same IP-ID, sequence numbers and timestamps",
             summary="; ".join(said) + "; they were set aside and are no retransmissions",
@@ -82,6 +86,17 @@ def conclude(ledger: Ledger, signs: Sequence[Sign], tables: Tables) -> Iterable[
         )  # fmt: skip
 
     return concluded(CODE, tables, signs, defect)
+
+
+def _second_view(capture: Capture, quality: Quality) -> Defect:
+    """What another capture shows, too."""
+    return Defect(
+        evidence="same IP-ID, sequence numbers and timestamps in two captures",
+        summary=f"{quality.view_packets:,} of {capture.frame_count:,} frames in {capture.name} show connections that another of these "
+        "captures shows, too: they are analysed as that one saw them; --pair compares two captures packet by packet",
+        contrast="two taps have two clocks and stand at two places: what both show, mixed, happened nowhere",
+        details={"variant": "view", "copies": 0, "views": quality.view_packets, "frames": capture.frame_count},
+    )  # fmt: skip
 
 
 def _counted(legs: int) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_type_hints
 import numpy as np
 
 from pcapdiag.flows import quality
+from pcapdiag.flows.aside import keep_one_leg, set_aside
 from pcapdiag.flows.block import Block, assemble_block
 from pcapdiag.flows.clock import ClockSteps
 from pcapdiag.flows.clues import vantage_of
@@ -56,10 +57,10 @@ def group_flows(
         as_recorded: take every packet, copies too, in the order of the file, as Wireshark does; else each once, by time.
         block_packets: flows are worked on in blocks of about this many packets; the result does not depend on it.
     """
-    kept = quality.repair(packets, len(captures), room, with_copies=as_recorded)
-    whole = group_packets(packets, kept.aside, None if as_recorded else kept.twins, by_time=not as_recorded, jobs=jobs, room=room)
-    one_leg = (kept, whole, NO_LINK) if as_recorded else quality.keep_one_leg(packets, kept, whole, jobs=jobs, room=room)
-    kept, grouping, link = one_leg
+    aside = set_aside(packets, len(captures), room, with_copies=as_recorded)
+    whole = group_packets(packets, aside.rows, None if as_recorded else aside.twins, by_time=not as_recorded, jobs=jobs, room=room)
+    one_leg = (aside, whole, NO_LINK) if as_recorded else keep_one_leg(packets, aside, whole, jobs=jobs, room=room)
+    aside, grouping, link = one_leg
     flow_of_row = _flow_of_row(packets, grouping, room)
     ethernet = np.array([all(each.link_type == _ETHERNET for each in capture.interfaces) for capture in captures], np.bool_)
     tables = _joined(_blocks(packets, grouping, flow_of_row, ethernet, block_packets, jobs, room), room)
@@ -68,10 +69,10 @@ def group_flows(
     found = TcpTables(
         flows=flows, segments=tables.segments, datagrams=tables.datagrams, pieces=tables.pieces, acks=tables.acks, sacked=tables.sacked,
         gaps=tables.gaps, resends=tables.resends, recoveries=tables.recoveries, tallies=tables.tallies,
-        flow_of_row=flow_of_row, vantages=vantages, legs=legs_of(packets, whole, link, flow_of_row), aside=kept.aside,
+        flow_of_row=flow_of_row, vantages=vantages, legs=legs_of(packets, whole, link, flow_of_row), aside=aside.rows,
         room=room,
         quality=quality.measure(quality.Seen(
-            packets=packets, kept=kept, steps=ClockSteps.empty() if steps is None else steps, flows=flows,
+            packets=packets, aside=aside, steps=ClockSteps.empty() if steps is None else steps, flows=flows,
             tallies=tables.tallies, supers=tables.supers,
         ), captures, room),
     )  # fmt: skip

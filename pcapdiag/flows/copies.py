@@ -7,17 +7,19 @@ and TTL may be others: it was then seen at another place of its way.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
+from pcapdiag.flows.conversations import endpoints
 from pcapdiag.flows.segmented import concatenated_ranges
 from pcapdiag.packets.distinct import mixed
 from pcapdiag.packets.table import ICMP, ICMPV6, TCP, UDP, Packets
-from pcapdiag.spool import column, portions, windows
+from pcapdiag.spool import Spool, column, portions, taken, windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pcapdiag.columns import I64, U8, U32, U64, Bools, Rows
     from pcapdiag.flows.conversations import Order
@@ -37,6 +39,10 @@ _HABIT = 0.02
 """A capture that copies copies often: from one packet in fifty on, unnumbered look-alikes are copies too."""
 _DOUBLED = 0.1
 """A capture in which one packet in ten comes again, number and stamp and all, was made of two that have clocks of their own."""
+_LEAST_ALIKE = 3
+"""So many packets of a connection that two captures share, and no resend explains all of them."""
+_SURE, _ELSEWHERE, _LATE, _NEAR, _BARE = 1, 2, 4, 8, 16
+"""A copy; one in another capture; if its capture was made of two; if its capture copies often; if captures share more of the connection."""
 _CHUNK = 1 << 16
 _TABLE_BITS = (12, 20)
 _SECOND_LOOK = 0x9E3779B1
@@ -46,7 +52,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
-    """Packets that are copies of earlier ones, by time."""
+    """Packets that are copies of earlier ones."""
 
     row: Rows
     """Rows of Packets: the copies."""
@@ -59,91 +65,121 @@ class Copies:
 NO_COPIES = Copies(row=np.empty(0, np.intp), original=np.empty(0, np.intp), routed=np.empty(0, np.bool_))
 
 
-def find_copies(packets: Packets, order: Order | None = None, room: Room | None = None) -> Copies:
-    """All copies; `order` says how packets come by time when that is not how they lie."""
+def find_copies(packets: Packets, order: Order | None = None, aside: Rows = NO_COPIES.row, room: Room | None = None) -> Copies:
+    """All copies; `order` says how packets come by time when that is not how they lie, `aside` (ascending) which are none of them."""
     ts_ns = packets.ts_ns if order is None else order.ts_ns
     alike = candidates(lambda part: _quick_hash(packets, part if order is None else order.rows[part]), ts_ns, ELSEWHERE_NS, room)
-    rows = alike if order is None else order.rows[alike]
-    twins = [_Twins.of(packets, rows, place, identity) for place, identity in _by_identity(packets, rows, room)]
-    habits = _habits(packets, twins, room)
-    place, row, original, before = (np.concatenate(column) for column in zip(*(one.copies(packets, habits) for one in twins), strict=True))
-    by_time = np.argsort(place)
-    return Copies(row=row[by_time], original=original[by_time], routed=packets.ttl[row[by_time]] < packets.ttl[before[by_time]])
+    rows = _without(alike if order is None else taken(order.rows, alike, room), aside, room)
+    return _Twins(packets, rows, room).copies()
 
 
-def _by_identity(packets: Packets, rows: Rows, room: Room | None) -> Iterator[tuple[Rows, U64]]:
-    """Places in `rows` and their identities, equal ones as neighbours, in their order; one portion, or several of many rows."""
-    identity = column(len(rows), np.uint64, room)
+def _without(rows: Rows, aside: Rows, room: Room | None) -> Rows:
+    if not len(aside):
+        return rows
+    kept = Spool(room)
     for part in windows(len(rows), room):
-        identity[part] = _identity(packets, rows[part])
-    for portion in portions(identity, room):
-        place = portion[np.argsort(identity[portion], kind="stable")]
-        yield place, identity[place]
+        mine = rows[part]
+        at = np.minimum(np.searchsorted(aside, mine), len(aside) - 1)
+        kept.append({"": mine[aside[at] != mine]})
+    return kept.finish().get("", rows)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Twins:
-    """Candidates, equal ones as neighbours by time, and what each is beside the one before it."""
+    """Packets that equal another one in all that a copy keeps, the equal ones as neighbours by time, and what each may be."""
 
-    place: Rows
-    """By time among all candidates."""
-    row: Rows
-    """In Packets."""
-    sure: Bools
-    """A copy."""
-    elsewhere: Bools
-    """A copy in another capture."""
-    late: Bools
-    """A copy if its capture was made of two."""
-    near: Bools
-    """A copy if its capture copies often."""
+    def __init__(self, packets: Packets, rows: Rows, room: Room | None) -> None:
+        """Takes the candidates by time."""
+        self._packets, self._room = packets, room
+        self._lengths: list[int] = []
+        """Rows of each portion: equal ones lie in one."""
+        self._counts = {mask: np.zeros(1, np.int64) for mask in (_SURE, _LATE, _SURE | _LATE)}
+        """Of each capture: twins that bear any of these."""
+        self._shared: list[tuple[U64, I64]] = []
+        """Hashes of connections of which a capture holds what says nothing but that it equals another's, and how much."""
+        identities, spool = column(len(rows), np.uint64, room), Spool(room)
+        for part in windows(len(rows), room):
+            identities[part] = identity(packets, rows[part])
+        for portion in portions(identities, room):
+            place = portion[np.argsort(identities[portion], kind="stable")]
+            same = identities[place[1:]] == identities[place[:-1]]
+            kept = np.flatnonzero(np.append(same, [False])[: len(place)] | np.append([False], same)[: len(place)])
+            mask = np.zeros(len(place), np.uint8)
+            mask[1:][same] = _judge(packets, rows[place[:-1][same]], rows[place[1:][same]])
+            spool.append({"place": place[kept], "row": rows[place[kept]], "mask": mask[kept]})
+            self._lengths.append(len(kept))
+            self._count(rows[place[kept]], mask[kept])
+        self._columns = spool.finish()
 
-    @classmethod
-    def of(cls, packets: Packets, rows: Rows, place: Rows, identity: U64) -> _Twins:
-        """Candidates at these places of `rows`, sorted by identity."""
-        row, later = rows[place], np.flatnonzero(identity[1:] == identity[:-1]) + 1
-        masks = np.zeros((4, len(place)), np.bool_)
-        masks[:, later] = _judge(packets, row[later - 1], row[later])
-        return cls(place=place, row=row, sure=masks[0], elsewhere=masks[1], late=masks[2], near=masks[3])
+    def _count(self, row: Rows, mask: U8) -> None:
+        capture = self._packets.capture[row]
+        for bits, count in self._counts.items():
+            self._counts[bits] = _added(count, np.bincount(capture[(mask & bits) > 0]))
+        bare = row[(mask & _BARE) > 0]
+        if len(bare):
+            self._shared.append(np.unique(_connections(self._packets, bare), return_counts=True))
 
-    def copies(self, packets: Packets, habits: _Habits) -> tuple[Rows, Rows, Rows, Rows]:
-        """Of each copy its place, its row, that of the first sight and that of the sight before."""
-        capture = packets.capture[self.row]
-        is_copy = self.sure | self.elsewhere | (self.late & np.isin(capture, habits.double)) | (self.near & np.isin(capture, habits.copy))
-        first = np.maximum.accumulate(np.where(is_copy, 0, np.arange(len(self.row))))
-        at = np.flatnonzero(is_copy)
-        return self.place[at], self.row[at], self.row[first[at]], self.row[at - 1]
+    def copies(self) -> Copies:
+        """Those that are copies."""
+        found, total = Spool(self._room), self._totals()
+        double, copying = self._habit(_LATE, _DOUBLED * total), self._habit(_SURE, _HABIT * total)
+        copying = np.union1d(copying, np.intersect1d(double, self._habit(_SURE | _LATE, _HABIT * total)))
+        shared = self._often_shared()
+        ends = np.cumsum(self._lengths)
+        for length, end in zip(self._lengths, ends.tolist(), strict=True):
+            row, place, mask = (self._columns[name][end - length : end] for name in ("row", "place", "mask"))
+            capture = self._packets.capture[row]
+            is_copy = ((mask & (_SURE | _ELSEWHERE)) > 0) | (((mask & _LATE) > 0) & np.isin(capture, double))
+            is_copy |= ((mask & _NEAR) > 0) & np.isin(capture, copying)
+            bare = np.flatnonzero((mask & _BARE) > 0)
+            is_copy[bare] = np.isin(_connections(self._packets, row[bare]), shared)
+            first = np.maximum.accumulate(np.where(is_copy, 0, np.arange(length)))
+            at = np.flatnonzero(is_copy)
+            at = at[np.argsort(place[at])]
+            found.append({
+                "row": row[at], "original": row[first[at]], "routed": self._packets.ttl[row[at]] < self._packets.ttl[row[at - 1]],
+            })  # fmt: skip
+            if self._room is not None:
+                self._room.release()
+        return Copies(**found.finish())
+
+    def _totals(self) -> I64:
+        """Packets of each capture; of those without twins it does not matter how many."""
+        total = np.zeros(len(self._counts[_SURE | _LATE]), np.int64)
+        for part in windows(len(self._packets) if self._counts[_SURE | _LATE].any() else 0, self._room):
+            total = _added(total, np.bincount(self._packets.capture[part]))
+        return total
+
+    def _habit(self, bits: int, least: npt.NDArray[np.floating]) -> Rows:
+        """Captures of which so many packets are twins of that kind."""
+        count = _added(np.zeros(len(least), np.int64), self._counts[bits])
+        return np.flatnonzero((count > 0) & (count >= least))
+
+    def _often_shared(self) -> U64:
+        """Connections of which two captures share more than one or two packets that say nothing: no resend explains all of them."""
+        if not self._shared:
+            return np.empty(0, np.uint64)
+        keys, of = np.unique(np.concatenate([one for one, _ in self._shared]), return_inverse=True)
+        count = np.bincount(of, weights=np.concatenate([times for _, times in self._shared]))
+        return keys[count >= _LEAST_ALIKE]
 
 
-class _Habits(NamedTuple):
-    """Captures that copies are more than an accident of."""
+def _added(one: I64, other: I64) -> I64:
+    """The sum of two counts, of which one may know of more."""
+    longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
+    total = longer.copy()
+    total[: len(shorter)] += shorter
+    return total
 
-    double: Rows
-    """All comes again."""
-    copy: Rows
-    """Some packets do."""
 
-
-def _habits(packets: Packets, twins: list[_Twins], room: Room | None) -> _Habits:
-    total = np.zeros(1, np.int64)
-    for part in windows(len(packets) if any(one.sure.any() or one.late.any() for one in twins) else 0, room):
-        counted = np.bincount(packets.capture[part], minlength=len(total))
-        counted[: len(total)] += total
-        total = counted
-
-    def count(mask_of: Callable[[_Twins], Bools]) -> I64:
-        captures = (packets.capture[one.row[mask_of(one)]] for one in twins)
-        return sum((np.bincount(mine, minlength=len(total)) for mine in captures), np.zeros(len(total), np.int64))
-
-    late = count(lambda one: one.late)
-    double = np.flatnonzero((late > 0) & (late >= _DOUBLED * total))
-    sure = count(lambda one: one.sure) + np.where(np.isin(np.arange(len(total)), double), count(lambda one: one.late & ~one.sure), 0)
-    return _Habits(double, np.flatnonzero((sure > 0) & (sure >= _HABIT * total)))
+def _connections(packets: Packets, rows: Rows) -> U64:
+    """A number for the connection and the capture of each packet."""
+    ends = endpoints(packets.src[rows], packets.sport[rows]), endpoints(packets.dst[rows], packets.dport[rows])
+    return mixed(np.minimum(*ends), np.maximum(*ends), packets.capture[rows])
 
 
 def candidates(hash_of: Callable[[slice], U32], ts_ns: I64, within_ns: int, room: Room | None = None) -> Rows:
-    """Places that may have an equal hash within that time, and few that have not; ts_ns ascends."""
-    found = [np.empty(0, np.intp)]
+    """Places that may have an equal hash within that time, and few that have not, ascending; so does ts_ns."""
+    found, waiting = Spool(room), np.empty(0, np.intp)
     begin = reach = 0
     hashes = np.empty(0, np.uint32)
     while begin < len(ts_ns):
@@ -151,12 +187,15 @@ def candidates(hash_of: Callable[[slice], U32], ts_ns: I64, within_ns: int, room
         known, reach = reach, int(np.searchsorted(ts_ns, ts_ns[end - 1] + within_ns, side="right"))
         hashes = np.concatenate([hashes, hash_of(slice(known, reach))])
         suspects = _sharing(hashes)
-        found.append(begin + suspects[_sharing(hashes[suspects] * np.uint32(_SECOND_LOOK))])
+        waiting = np.union1d(waiting, begin + suspects[_sharing(hashes[suspects] * np.uint32(_SECOND_LOOK))])
+        done = int(np.searchsorted(waiting, end))
+        found.append({"": waiting[:done]})
+        waiting = waiting[done:]
         hashes = hashes[end - begin :]
         begin = end
         if room is not None:
             room.release()
-    return np.unique(np.concatenate(found))
+    return found.finish().get("", waiting)
 
 
 def _sharing(hashes: U32) -> Rows:
@@ -172,30 +211,32 @@ def _sharing(hashes: U32) -> Rows:
     return np.flatnonzero(shares)
 
 
-def _judge(packets: Packets, earlier: Rows, later: Rows) -> tuple[Bools, Bools, Bools, Bools]:
-    """Of pairs with one identity: is the later one a copy, and no resend? The masks of _Twins."""
+def _judge(packets: Packets, earlier: Rows, later: Rows) -> U8:
+    """Of pairs with one identity: what tells that the later one is a copy, and no resend."""
     apart = packets.ts_ns[later] - packets.ts_ns[earlier]
     here = packets.capture[later] == packets.capture[earlier]
     other_road = (packets.link_hash[later] != packets.link_hash[earlier]) | (packets.ttl[later] != packets.ttl[earlier])
     other_road |= packets.interface[later] != packets.interface[earlier]
-    numbered = packets.ip_id[later] != 0
+    numbered, stamped = packets.ip_id[later] != 0, packets.has_ts[later].astype(np.bool_)
     # Of what is not read the number is all there is, and some stacks begin anew with every socket. Without a number only
     # what a datagram says tells it from others: of those that say nothing all are alike.
     told = np.isin(packets.proto[later], _READ)
     told &= numbered | (packets.proto[later] == TCP) | (packets.payload_captured[later] >= _TAIL_LEN)
-    elsewhere = told & ~here & (apart <= ELSEWHERE_NS) & (numbered | packets.has_ts[later])
-    here &= told
-    stamped = packets.has_ts[later]
-    near = here & (apart <= COPY_NS)
+    soon = told & (apart <= ELSEWHERE_NS)
+    near = told & here & (apart <= COPY_NS)
     sure = near & (numbered | (other_road & (stamped | (apart <= _TICK_NS))))
-    sure |= here & (apart <= _TICK_NS) & stamped & (packets.payload_len[later] > 0)
+    sure |= told & here & (apart <= _TICK_NS) & stamped & (packets.payload_len[later] > 0)
     # Behind a full queue it comes later, with the number and the stamp it had in front, by another road.
     fall = packets.ttl[earlier].astype(np.int64) - packets.ttl[later]
-    queued = (stamped & other_road) | ((fall > 0) & (fall <= _HOPS))
-    sure |= here & (apart <= ELSEWHERE_NS) & numbered & queued
+    sure |= soon & here & numbered & ((stamped & other_road) | ((fall > 0) & (fall <= _HOPS)))
     # By the same road it may be a resend of a stack that keeps both; but nobody resends one packet in ten, and ACKs never.
-    late = here & (apart <= ELSEWHERE_NS) & stamped & (numbered | (apart > COPY_NS))  # timestamp clocks seldom tick slower
-    return sure, elsewhere, late, near
+    late = soon & here & stamped & (numbered | (apart > COPY_NS))  # timestamp clocks seldom tick slower
+    elsewhere = soon & ~here
+    mask = np.zeros(len(later), np.uint8)
+    named = numbered | stamped
+    for bit, where in ((_SURE, sure), (_ELSEWHERE, elsewhere & named), (_LATE, late), (_NEAR, near), (_BARE, elsewhere & ~named)):
+        mask[where] |= bit
+    return mask
 
 
 def _quick_hash(packets: Packets, rows: Rows | slice) -> U32:
@@ -223,7 +264,7 @@ def _quick_hash(packets: Packets, rows: Rows | slice) -> U32:
     return total
 
 
-def _identity(packets: Packets, rows: Rows) -> U64:
+def identity(packets: Packets, rows: Rows) -> U64:
     """A 64-bit mix of all that a copy keeps and a resend does not."""
     columns = {name: getattr(packets, name)[rows].astype(np.uint64) for name in (
         "src", "dst", "seq", "ack", "sport", "dport", "ts_val", "ip_id", "window", "flags", "proto", "payload_len", "frag_offset",

@@ -106,7 +106,7 @@ def group_packets(
     """
     found = find_conversations(packets, aside, by_time=by_time, room=room)
     if twins is not None:
-        found = _by_network(packets, found, Networks(packets, twins), room)
+        found = _by_network(packets, found, Networks(packets, twins, room), room)
     ends = np.cumsum(found.length)
     edges = [(int(ends[a] - found.length[a]), int(ends[b - 1])) for a, b in blocks(found.length, _BLOCK_PACKETS) if b]
     begins = ends - found.length

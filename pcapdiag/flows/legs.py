@@ -7,6 +7,7 @@ with numbers of its own and is none. Single coincidences link nothing: most of t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,9 +52,10 @@ def link_legs(packets: Packets, grouping: Grouping) -> Link:
     return _confirm(packets, grouping, one, other)
 
 
-def rows_of_legs(grouping: Grouping, link: Link) -> Rows:
-    """Rows of Packets of the farther legs, ascending."""
-    return np.sort(grouping.rows[grouping.places(link.far)])
+def rows_of_legs(grouping: Grouping, link: Link) -> Iterator[Rows]:
+    """Rows of Packets of the farther legs, leg by leg."""
+    for begin, length in zip(grouping.begin[link.far].tolist(), grouping.length[link.far].tolist(), strict=True):
+        yield grouping.rows[begin : begin + length]
 
 
 def legs_of(packets: Packets, before: Grouping, link: Link, flow_of_row: I32) -> NatLegs:

@@ -21,6 +21,7 @@ from pcapdiag.columns import I64, Bools, Rows
 from pcapdiag.flows.segmented import group_starts, last_index_where
 from pcapdiag.packets.distinct import first_equal, firsts_of
 from pcapdiag.packets.table import ACK, RST, TCP, Packets
+from pcapdiag.spool import Room, windows
 
 _NEAR: Final = 1 << 26
 """64 MiB: more than a flight and what a capture misses of one; two random positions in both streams lie so near once in a thousand."""
@@ -58,12 +59,12 @@ class Networks:
 
     __slots__ = ("_moved", "_packets", "_paths")
 
-    def __init__(self, packets: Packets, twins: Twins) -> None:
+    def __init__(self, packets: Packets, twins: Twins, room: Room | None = None) -> None:
         self._packets = packets
         known: dict[tuple[str, ...], int] = {}
         self._paths = np.array([known.setdefault(tunnel.path, len(known)) for tunnel in packets.tunnels], np.int64)
         """Per tunnel a number of its labels: tunnels may differ in length alone."""
-        self._moved = self._seen_in_two(twins)
+        self._moved = self._seen_in_two(twins, room)
         """Lower endpoint, higher endpoint and two paths that showed one packet between them."""
 
     @property
@@ -90,11 +91,16 @@ class Networks:
         network[some] = _networks(mixed, place, apart - together, together)
         return network if network.any() else None
 
-    def _seen_in_two(self, twins: Twins) -> I64:
-        of_copy, of_original = (self._paths[self._packets.tunnel[rows]] for rows in twins)
-        moved = of_copy != of_original
-        ends = np.column_stack([_ends(self._packets, twins.copies[moved]), of_copy[moved], of_original[moved]]).astype(np.uint64)
-        return ends[firsts_of(first_equal(ends))].astype(np.int64)
+    def _seen_in_two(self, twins: Twins, room: Room | None) -> I64:
+        found = np.empty((0, 4), np.uint64)
+        for part in windows(len(twins.copies) if self.path_count > 1 else 0, room):
+            copies = twins.copies[part]
+            of_copy, of_original = (self._paths[self._packets.tunnel[rows]] for rows in (copies, twins.originals[part]))
+            moved = of_copy != of_original
+            ends = np.column_stack([_ends(self._packets, copies[moved]), of_copy[moved], of_original[moved]]).astype(np.uint64)
+            found = np.concatenate([found, ends])
+            found = found[firsts_of(first_equal(found))]
+        return found.astype(np.int64)
 
     def _by_copies(self, sights: Sights, place: I64, path: I64) -> set[_Pair]:
         """Pairs of tunnels that showed one packet: they show one connection."""

@@ -288,6 +288,10 @@ class Quality:
     """Packets of the farther legs of connections that an address translator shows twice."""
     leg_frames: tuple[int, ...] = ()
     """A few frame numbers of these."""
+    view_packets: int = 0
+    """Packets set aside beside them: of connections that are analysed as another capture shows them."""
+    view_frames: tuple[int, ...] = ()
+    """A few frame numbers of these."""
     backward_steps: int
     """Records whose time lies before that of the record before them."""
     backward_max_ns: int
@@ -357,7 +361,7 @@ class TcpTables:
     room: Room | None = None
     """Where the tables lie; None: in memory."""
     aside: I64
-    """Rows of Packets set aside, in ascending order: copies, and packets of the farther legs."""
+    """Rows of Packets set aside, in ascending order: copies, second views, and packets of the farther legs."""
     vantages: tuple[VantageOpinion, ...]
     """One per capture."""
     quality: tuple[Quality, ...]

@@ -16,7 +16,7 @@ from pcapdiag.flows.copies import COPY_NS, Copies
 from pcapdiag.flows.segmented import group_starts, last_index_where, running_max, shifted
 from pcapdiag.packets.distinct import mixed
 from pcapdiag.packets.table import TCP
-from pcapdiag.spool import column, portions, rows_where, windows
+from pcapdiag.spool import Spool, column, mask_of, portions, rows_where, windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,23 +40,26 @@ def with_cars(packets: Packets, copies: Copies, room: Room | None = None) -> Cop
     found = [*_of_a_kind(packets, rows, kind, room)]
     if not found:
         return copies
-    row, original = (np.concatenate(side) for side in zip(*found, strict=True))
-    both, originals = np.concatenate([copies.row, row]), np.concatenate([copies.original, original])
-    routed = np.concatenate([copies.routed, packets.ttl[row] < packets.ttl[original]])
-    by_time = np.lexsort((both, packets.ts_ns[both]))
-    return Copies(row=both[by_time], original=originals[by_time], routed=routed[by_time])
+    both = Spool(room)
+    for part in windows(len(copies.row), room):
+        both.append({"row": copies.row[part], "original": copies.original[part], "routed": copies.routed[part]})
+    for row, original in found:
+        both.append({"row": row, "original": original, "routed": packets.ttl[row] < packets.ttl[original]})
+    return Copies(**both.finish())
 
 
 def _suspects(packets: Packets, copies: Copies, room: Room | None) -> Rows:
     """TCP packets with data between hosts and ports that copies were seen of, without those copies."""
-    some = copies.row[packets.proto[copies.row] == TCP]
-    if not len(some):
+    ends = np.empty(0, np.uint64)
+    for part in windows(len(copies.row), room):
+        mine = copies.row[part]
+        ends = np.union1d(ends, _ends(packets, mine[packets.proto[mine] == TCP]))
+    if not len(ends):
         return np.empty(0, np.intp)
-    ends, aside = np.unique(_ends(packets, some)), np.sort(copies.row)
+    aside = mask_of([copies.row], len(packets), room)
 
     def is_one(part: slice) -> Bools:
-        data: Bools = (packets.proto[part] == TCP) & (packets.payload_len[part] > 0) & np.isin(_ends(packets, part), ends)
-        data[aside[slice(*np.searchsorted(aside, [part.start, part.stop]))] - part.start] = False
+        data: Bools = (packets.proto[part] == TCP) & (packets.payload_len[part] > 0) & ~aside[part] & np.isin(_ends(packets, part), ends)
         return data
 
     rows: Rows = rows_where(len(packets), is_one, room)

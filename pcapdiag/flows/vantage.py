@@ -89,7 +89,7 @@ def override(side: str, flow_count: int, capture_count: int) -> tuple[U8, tuple[
 def _of_capture(clues: Clues) -> tuple[U8, VantageOpinion]:
     """The vantage of each flow of one capture, and what they come to."""
     if not len(clues.capture):
-        return np.empty(0, np.uint8), VantageOpinion("unknown", 0.0, "no TCP connection in this capture")
+        return np.empty(0, np.uint8), VantageOpinion("unknown", 0.0, "no TCP connection to judge by")
     hosts, host = np.unique(clues.ends, return_inverse=True)
     host = host.reshape(clues.ends.shape)
     about = _Hosts.of(clues, host, len(hosts))

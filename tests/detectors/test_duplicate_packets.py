@@ -8,10 +8,12 @@ import pytest
 
 from pcapdiag.detectors.duplicate_packets import DETECTOR
 from pcapdiag.findings import FindingKind
-from pcapdiag.pipeline import diagnose, load
+from pcapdiag.options import Options
+from pcapdiag.pipeline import diagnose, load, scan
 from tests.detectors.opinion import LAB, conclusions, of_cuts
 from tests.test_flows_legs import Translated
 from tests.wire import Wire
+from tests.wire_bytes import pcap
 
 
 def talk(*, copied: bool = True, timestamps: bool = True, ipv6: bool = False) -> Wire:
@@ -50,6 +52,18 @@ def test_a_request_behind_a_translator_counts_once() -> None:
     once, twice = (diagnose(recording.trace()) for recording in (behind_a_router(), Translated(behind_a_router())))
     assert [row.name for row in twice.tables.exchanges] == [row.name for row in once.tables.exchanges]
     assert {finding.code for finding in twice.findings} == {"duplicate-packets", *(finding.code for finding in once.findings)}
+
+
+def test_a_second_view_is_no_copy_that_the_capture_made(tmp_path: Path) -> None:
+    for side in ("client", "server"):
+        wire = Wire(rtt_ms=30, vantage=side).handshake().http_get(body=20_000, think_ms=100).close()
+        (tmp_path / f"{side}.pcap").write_bytes(pcap(wire.frames()))
+    trace, _ = scan([str(tmp_path / "client.pcap"), str(tmp_path / "server.pcap")], Options())
+    (found,) = conclusions(DETECTOR, trace)
+    assert (found.details["variant"], found.details["views"]) == ("view", found.details["frames"])
+    assert [quality.grade for quality in trace.quality] == ["A", "A"]
+    assert sum("duplicate-packets" in quality.issues for quality in trace.quality) == 1
+    assert found.frames[0].note == "of a connection that another capture shows"
 
 
 def test_a_resend_stays_quiet() -> None:
