@@ -96,11 +96,9 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
     for (capture, receiver), rows in several.items():
         assert loads is not None
         load = loads.towards(capture, receiver)
-        if _by_chance(trace, load, rows, limits):
-            continue
         events = list(_events(trace, trips, load, rows, limits))
         crowded = any(event.facts.flows >= limits.crowd for event in events)
-        if not crowded and len(events) < limits.events:
+        if (not crowded and len(events) < limits.events) or _by_chance(trace, load, rows, limits):
             continue
         sure = Confidence(0.4, (f"{len(events)} bursts with losses on several connections", "bins of 1 ms"))
         if crowded and len(events) >= limits.events:

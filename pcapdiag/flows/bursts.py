@@ -141,7 +141,13 @@ def pairs_of_owners(ts_ns: I64, owner: I32 | I64, bin_ns: int) -> int:
     """How many pairs of events with different owners fall into one bin of time."""
     if not len(ts_ns):
         return 0
-    _, place = np.unique(ts_ns // bin_ns, return_inverse=True)
-    together = np.bincount(place).astype(np.int64)
-    _, own = np.unique(np.stack([place, owner]), axis=1, return_counts=True)
-    return int((together**2).sum() - (own.astype(np.int64) ** 2).sum()) // 2
+    bins = ts_ns // bin_ns
+    owners = int(owner.max()) + 1
+    both = np.sort((bins - bins.min()) * owners + owner)
+    return (_squares(both // owners) - _squares(both)) // 2
+
+
+def _squares(values: I64) -> int:
+    """The sum, over the different values, of the square of how often each occurs; values ascend."""
+    begin = np.flatnonzero(np.diff(values, prepend=-1))
+    return int((np.diff(begin, append=len(values)) ** 2).sum())
