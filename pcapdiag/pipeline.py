@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pcapdiag.capture import Recordings, gather_inputs
 from pcapdiag.detectors import DETECTORS
@@ -19,12 +20,18 @@ from pcapdiag.flows.resent_stretches import count_resends
 from pcapdiag.losses import Losses
 from pcapdiag.options import DEFAULTS, TABLES_SHARE, Options
 from pcapdiag.packets import decode_packets
-from pcapdiag.pair import pair_captures
 from pcapdiag.spool import Room
 from pcapdiag.stalls import keep_ledger
 from pcapdiag.streams import reassemble
 from pcapdiag.trace import Trace
 from pcapdiag.workers import available_cores
+
+if TYPE_CHECKING:
+    from pcapdiag.capture import Capture
+    from pcapdiag.flows.table import TcpTables
+    from pcapdiag.packets import Packets
+    from pcapdiag.pair.side import Group
+    from pcapdiag.pair.table import Pair
 
 
 def diagnose_files(paths: Sequence[str], options: Options = DEFAULTS, *, detectors: Sequence[Detector] = DETECTORS) -> Diagnosis:
@@ -57,7 +64,7 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
     packets = straighten(packets, steps, room)
     room.release()
     group = partial(group_flows, captures=captures, side=options.vantage, steps=steps, jobs=jobs, room=room)
-    packets, tcp, pair = pair_captures(packets, captures, group) if options.pair else (packets, group(packets), None)
+    packets, tcp, pair = _paired(packets, captures, group) if options.pair else (packets, group(packets), None)
     room.release()
     streams = reassemble(packets, tcp)
     paired = pair_exchanges(packets, tcp, streams, losses, jobs=jobs, room=room)
@@ -70,6 +77,12 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
         host_facts=inputs.host_facts, notes=tuple(inputs.notes), pair=pair, room=room,
     )  # fmt: skip
     return trace, tuple(Failure("input", failure) for failure in failures)
+
+
+def _paired(packets: Packets, captures: tuple[Capture, ...], group: Group) -> tuple[Packets, TcpTables, Pair]:
+    from pcapdiag.pair.join import pair_captures  # noqa: PLC0415 - 30 ms that one capture alone should not cost
+
+    return pair_captures(packets, captures, group)
 
 
 def diagnose(
