@@ -32,6 +32,17 @@ NEVER = np.iinfo(np.int64).max
 """The time of what did not happen (ns); larger than every time that did."""
 
 
+def rows_between(column: npt.NDArray[np.integer[Any]], first: int, stop: int) -> slice:
+    """The rows of an ascending column whose numbers are in [first, stop).
+
+    It is asked in its own type: NumPy would convert all of it to that of what is looked for.
+    """
+    if stop <= first:
+        return slice(0, 0)
+    low = np.searchsorted(column, column.dtype.type(first))
+    return slice(int(low), int(np.searchsorted(column, column.dtype.type(stop - 1), side="right")))
+
+
 @dataclass(frozen=True, slots=True)
 class Col:
     """What a column means, and its unit ("" for counts, flags and numbers without one)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass, fields
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from pcapdiag.capture.frames import Frames
-from pcapdiag.columns import I64, NEVER, Bools, Col, Table
+from pcapdiag.columns import I64, NEVER, Bools, Col, Table, rows_between
 from pcapdiag.flows.table import Acks, Datagrams, Flows, Gaps, Pieces, Recoveries, Sacked, Segments
 from pcapdiag.packets.table import FragmentGroups, IcmpErrors, Packets, SackBlocks
 
@@ -82,3 +83,22 @@ def test_every_column_of_every_table_is_explained(table: type[Table]) -> None:
 def test_never_is_later_than_every_time() -> None:
     assert np.array([2**62, 4_611_686_018 * 10**9]).max() < NEVER
     assert np.array([NEVER]).dtype == np.int64
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
+def test_rows_between_are_those_whose_numbers_lie_there(dtype: type[np.integer]) -> None:
+    column = np.array([0, 2, 2, 3, 7, 7, 65_535], dtype)
+    for first in range(10):
+        for stop in (*range(10), 65_536):
+            expected = [row for row, number in enumerate(column.tolist()) if first <= number < stop]
+            assert list(range(len(column))[rows_between(column, first, stop)]) == expected
+
+
+def test_rows_between_does_not_convert_the_column() -> None:
+    """It is asked some hundred times of columns with a row per packet."""
+    column = np.zeros(1_000_000, np.int32)
+    tracemalloc.start()
+    rows_between(column, 0, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcapdiag.columns import NEVER
+from pcapdiag.columns import NEVER, rows_between
 from pcapdiag.exchanges.h2log import H2Log
 from pcapdiag.exchanges.h2windows import Pause, find_pauses
 from pcapdiag.exchanges.table import Exchange
@@ -89,7 +89,7 @@ def _suspects(trace: Trace, limits: Limits) -> list[int]:
     """Flows with a stream that paused before more DATA, or that ended in DATA without END_STREAM."""
     found: list[int] = []
     for flows in blocks(trace.flows.packet_count, WINDOW):
-        found += _suspects_in(trace.h2.take(slice(*np.searchsorted(trace.h2.flow, flows).tolist())), limits)
+        found += _suspects_in(trace.h2.take(rows_between(trace.h2.flow, *flows)), limits)
         trace.release()
     return found
 

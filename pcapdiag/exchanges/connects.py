@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pcapdiag.columns import NEVER
+from pcapdiag.columns import NEVER, rows_between
 from pcapdiag.exchanges.draft import Draft, Ending
 from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.flows.table import CLIENT_TO_SERVER, Kind
@@ -96,8 +96,8 @@ def find_connects(packets: Packets, tcp: TcpTables, flows: tuple[int, int], *, r
 def _attempts(packets: Packets, tcp: TcpTables, first: int, stop: int) -> tuple[dict[int, list[int]], dict[int, list[tuple[int, int]]]]:
     """Per flow in [first, stop) with a SYN of its client the times of these; and the frames of all SYNs and SYN-ACKs."""
     segments = tcp.segments
-    low, high = (int(edge) for edge in np.searchsorted(segments.flow, [first, stop]))
-    rows = low + np.flatnonzero((segments.kind[low:high] == Kind.SYN) | (segments.kind[low:high] == Kind.SYN_AGAIN))
+    here = rows_between(segments.flow, first, stop)
+    rows = here.start + np.flatnonzero((segments.kind[here] == Kind.SYN) | (segments.kind[here] == Kind.SYN_AGAIN))
     at = segments.row[rows]
     columns = (segments.flow[rows], segments.direction[rows], segments.ts_ns[rows], packets.capture[at], packets.frame[at])
     tries, frames = defaultdict[int, list[int]](list), defaultdict[int, list[tuple[int, int]]](list)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pcapdiag.columns import NEVER
+from pcapdiag.columns import NEVER, rows_between
 from pcapdiag.exchanges.draft import Cut, Draft, Ending, add_span
 from pcapdiag.exchanges.drafted import CUT_LEN, ENDING_OF, ENDINGS, Drafted, FactTable, deadline_code
 from pcapdiag.exchanges.messages import MessageMarks
@@ -178,12 +178,12 @@ class H2Streams:
                 cuts[stream].append((fd, offset, _ERROR if refused else _ABORTED))
                 extra[stream].setdefault("h2_error", value)
                 continue
-            low, high = np.searchsorted(self.flow, [fd >> 1, (fd >> 1) + 1]).tolist()
-            first = low + int(np.searchsorted(self.id[low:high], self._id[row], side="right"))
-            for stream in range(first, spared.get(fd, high)):
+            mine = rows_between(self.flow, fd >> 1, (fd >> 1) + 1)
+            first = mine.start + int(np.searchsorted(self.id[mine], self._id[row], side="right"))
+            for stream in range(first, spared.get(fd, mine.stop)):
                 cuts[stream].append((fd, offset, _ABORTED))
                 extra[stream].setdefault("goaway", value)
-            spared[fd] = min(first, spared.get(fd, high))  # what one GOAWAY leaves out a later one cannot leave out sooner
+            spared[fd] = min(first, spared.get(fd, mine.stop))  # what one GOAWAY leaves out a later one cannot leave out sooner
         return Ragged.of(cuts, width=CUT_LEN)
 
     def _has_cuts(self) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from pcapdiag.columns import I32, I64, U8, Bools, Col, Table
+from pcapdiag.columns import I32, I64, U8, Bools, Col, Table, rows_between
 
 if TYPE_CHECKING:
     from pcapdiag.streams import Streams
@@ -30,8 +30,7 @@ class H2Log(Table):
 
     def of_flow(self, flow: int) -> H2Log:
         """The rows of one flow."""
-        low, high = np.searchsorted(self.flow, [flow, flow + 1])
-        return self.take(slice(int(low), int(high)))
+        return self.take(rows_between(self.flow, flow, flow + 1))
 
 
 def make_log(rows: tuple[I64, ...], streams: Streams) -> H2Log:

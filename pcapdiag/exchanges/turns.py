@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pcapdiag.columns import NEVER
+from pcapdiag.columns import NEVER, rows_between
 from pcapdiag.exchanges.draft import Draft, Ending
 from pcapdiag.exchanges.table import Protocol
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Kind
@@ -64,8 +64,7 @@ def bursts_of_segments(tcp: TcpTables, flows: Iterable[int]) -> dict[int, list[B
     some = np.unique(np.array(list(flows), np.int64))
     if not len(some):
         return {}
-    low, high = np.searchsorted(tcp.segments.flow, [some[0], some[-1] + 1])
-    segments = tcp.segments.take(slice(int(low), int(high)))
+    segments = tcp.segments.take(rows_between(tcp.segments.flow, int(some[0]), int(some[-1]) + 1))
     fresh = ((segments.kind == Kind.NEW) | (segments.kind == Kind.FILL)) & (segments.payload_len > 0)
     rows = np.flatnonzero(fresh & np.isin(segments.flow, some))
     if not len(rows):

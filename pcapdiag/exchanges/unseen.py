@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pcapdiag.columns import NEVER
+from pcapdiag.columns import NEVER, rows_between
 from pcapdiag.exchanges.draft import Draft, Ending
 from pcapdiag.exchanges.table import Outcome, Protocol
 from pcapdiag.flows.table import CLIENT_TO_SERVER, Kind
@@ -39,10 +39,10 @@ def find_unseen(
         clipped_ns: when the capture ends.
     """
     seg = tcp.segments
-    low, high = (int(edge) for edge in np.searchsorted(seg.flow, flows))
-    claims = (seg.direction[low:high] == CLIENT_TO_SERVER) & (seg.gap_len[low:high] > 0)
-    claims &= np.isin(seg.kind[low:high], (Kind.CONTROL, Kind.KEEP_ALIVE))
-    rows = low + np.flatnonzero(claims)
+    here = rows_between(seg.flow, *flows)
+    claims = (seg.direction[here] == CLIENT_TO_SERVER) & (seg.gap_len[here] > 0)
+    claims &= np.isin(seg.kind[here], (Kind.CONTROL, Kind.KEEP_ALIVE))
+    rows = here.start + np.flatnonzero(claims)
     fd = 2 * seg.flow[rows].astype(np.int64)
     hole = seg.seq[rows] - seg.gap_len[rows]
     lost = (streams.first_seen(fd, hole) == NEVER) & (streams.acked(fd, hole) == NEVER)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcapdiag.columns import I64, NEVER
+from pcapdiag.columns import I64, NEVER, rows_between
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, TcpTables, Vantage
 from pcapdiag.flows.within import least_within, search_within
 
@@ -185,9 +185,8 @@ def _floor(tcp: TcpTables, direction: int) -> I64:
 
 def _half(tcp: TcpTables, direction: int, first: int, stop: int) -> _Half:
     """Samples of the flows [first, stop)."""
-    low, high = np.searchsorted(tcp.segments.flow, [first, stop])
-    here = slice(int(low), int(high))
-    rows = low + np.flatnonzero((tcp.segments.direction[here] == direction) & (tcp.segments.rtt_ns[here] >= 0))
+    here = rows_between(tcp.segments.flow, first, stop)
+    rows = here.start + np.flatnonzero((tcp.segments.direction[here] == direction) & (tcp.segments.rtt_ns[here] >= 0))
     shake, at = (column[first:stop] for column in _shaken(tcp, direction))
     shaken = np.flatnonzero(at < NEVER)
     flow = np.concatenate([shaken, tcp.segments.flow[rows] - first])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pcapdiag.columns import NEVER
+from pcapdiag.columns import NEVER, rows_between
 
 if TYPE_CHECKING:
     from pcapdiag.columns import I64
@@ -106,8 +106,7 @@ class Backlogs(NamedTuple):
 def backlogs(tcp: TcpTables, direction: int, within_ns: I64, first: int, stop: int) -> Backlogs:
     """When the senders of one direction had a backlog, of the flows [first, stop); `within_ns` for each of them. See bulk_intervals."""
     segments = tcp.segments
-    low, high = np.searchsorted(segments.flow, [first, stop])
-    here = slice(int(low), int(high))
+    here = rows_between(segments.flow, first, stop)
     own, ts_ns = segments.flow[here] - first, segments.ts_ns[here]
     size = np.where(segments.direction[here] == direction, segments.payload_len[here], 0)
     begins = np.flatnonzero(np.diff(own, prepend=-1))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from pcapdiag.columns import I8, I32, I64, U8, U16, U32, Bools, Col, Table
+from pcapdiag.columns import I8, I32, I64, U8, U16, U32, Bools, Col, Table, rows_between
 from pcapdiag.spool import windows
 
 if TYPE_CHECKING:
@@ -146,10 +146,10 @@ class Packets(Table):
 
     def rows_of(self, capture: int, frames: Sequence[int]) -> list[int]:
         """The rows of some frames of one capture, ascending; frames that have none are left out."""
-        begin, stop = np.searchsorted(self.capture, [capture, capture + 1]).tolist()
+        mine = rows_between(self.capture, capture, capture + 1)
         wanted = sorted(set(frames))
-        at = (begin + np.searchsorted(self.frame[begin:stop], wanted)).tolist()
-        return [row for row, frame in zip(at, wanted, strict=True) if row < stop and int(self.frame[row]) == frame]
+        at = (mine.start + np.searchsorted(self.frame[mine], wanted)).tolist()
+        return [row for row, frame in zip(at, wanted, strict=True) if row < mine.stop and int(self.frame[row]) == frame]
 
     def captures(self, room: Room | None = None) -> Iterator[slice]:
         """The rows of each capture that has some."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pcapdiag.columns import I64, NEVER
+from pcapdiag.columns import I64, NEVER, rows_between
 from pcapdiag.exchanges.table import BACKOFFS, CODES, ENDS, KEYS, OUTCOMES, PROTOCOLS, Outcome, Protocol
 from pcapdiag.findings.summary import NO_AGENT, NO_STALL, agents_of
 from pcapdiag.flows.segmented import group_starts
@@ -157,8 +157,7 @@ class _Shares:
     def of(self, begin: int, stop: int) -> list[str]:
         """Those of the exchanges [begin, stop)."""
         ledger = self._ledger
-        low, high = np.searchsorted(ledger.owner, [begin, stop])
-        some = slice(int(low), int(high))
+        some = rows_between(ledger.owner, begin, stop)
         owner, code = ledger.owner[some].astype(np.int64) - begin, self._code[ledger.label[some]]
         count = len(self._members)
         spent_ns = np.zeros((stop - begin) * count, np.int64)
@@ -177,12 +176,11 @@ class _Shares:
 
 def _stalls(tables: Tables, ledger: Ledger, begin: int, stop: int) -> dict[int, str]:
     """Of the exchanges [begin, stop) those with stalls, and these."""
-    low, high = (int(edge) for edge in np.searchsorted(ledger.owner, [begin, stop]))
-    some = slice(low, high)
+    some = rows_between(ledger.owner, begin, stop)
     long = ledger.end_ns[some] - ledger.start_ns[some] > ledger.trigger_ns[ledger.owner[some]]
     no_stall = np.array([label.code in NO_STALL for label in ledger.labels], np.bool_)
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in (low + np.flatnonzero(long & ~no_stall[ledger.label[some]])).tolist():
+    for row in (some.start + np.flatnonzero(long & ~no_stall[ledger.label[some]])).tolist():
         entry = ledger.entry(row)
         found[entry.owner].append(_stall(entry, tables))
     return {owner: json.dumps(stalls) for owner, stalls in found.items()}

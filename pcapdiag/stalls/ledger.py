@@ -9,7 +9,7 @@ from typing import Annotated, overload
 
 import numpy as np
 
-from pcapdiag.columns import I16, I32, I64, Bools, Col, Rows, Table
+from pcapdiag.columns import I16, I32, I64, Bools, Col, Rows, Table, rows_between
 from pcapdiag.stalls.sign import Label, Sign
 
 
@@ -139,5 +139,6 @@ class _ByExchange(Sequence[tuple[Entry, ...]]):
     def __getitem__(self, index: int | slice) -> tuple[Entry, ...] | tuple[tuple[Entry, ...], ...]:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(len(self))[index])
-        low, high = np.searchsorted(self._ledger.owner, [range(len(self))[index], range(len(self))[index] + 1])
-        return tuple(map(self._ledger.entry, range(int(low), int(high))))
+        number = range(len(self))[index]
+        rows = rows_between(self._ledger.owner, number, number + 1)
+        return tuple(map(self._ledger.entry, range(rows.start, rows.stop)))
