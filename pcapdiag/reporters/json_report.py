@@ -14,7 +14,7 @@ from pcapdiag.findings import summarise
 from pcapdiag.losses import FRAME_LOSSES
 from pcapdiag.packets.table import address_text, endpoint_text
 from pcapdiag.reporters import between
-from pcapdiag.reporters.json_rows import LINE_END, call_lines, exchange_lines, flow_lines, seconds
+from pcapdiag.reporters.json_rows import LINE_END, long_tables, seconds
 from pcapdiag.reporters.linktypes import link_type_name
 from pcapdiag.reporters.phrases import cited, distinct_count
 
@@ -50,9 +50,7 @@ def pieces(diagnosis: Diagnosis) -> Iterator[str]:
         **({} if tables.pair is None else {"pair": _spread(between.document(tables, tables.pair))}),
         "findings": _spread([_finding(finding, diagnosis) for finding in diagnosis.findings]),
         "agents": _rows(map(json.dumps, agents)),
-        "calls": _rows(call_lines(tables)),
-        "exchanges": _rows(exchange_lines(diagnosis)),
-        "flows": _rows(flow_lines(tables)),
+        **{name: _rows(lines) for name, lines in long_tables(diagnosis).items()},
         "errors": _spread([{"where": failure.where, "what": failure.what} for failure in diagnosis.failures]),
     }
     before = "{\n"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from itertools import pairwise, starmap
+from functools import partial
+from itertools import islice, pairwise, starmap
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from pcapdiag.reporters.phrases import EVIDENCE_LIMIT, microseconds
 from pcapdiag.workers import MOST_ITEMS, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -43,38 +44,56 @@ def seconds(ns: int) -> float:
     return microseconds(ns) / 1_000_000
 
 
-def call_lines(tables: Tables) -> Iterator[str]:
+def long_tables(diagnosis: Diagnosis) -> dict[str, Iterator[str]]:
+    """Name of a table -> its rows, some thousand at a time with what stands between two of them; to be read in this order."""
+    tables = diagnosis.tables
+    ends = list(starmap(_ends, zip(*endpoints(tables), strict=True)))
+    makers: dict[str, tuple[int, Callable[[int, int], Iterator[str]]]] = {
+        "calls": (len(tables.calls), partial(_call_lines, tables)),
+        "exchanges": (len(tables.exchanges), _exchange_lines(diagnosis, ends)),
+        "flows": (len(tables.flows), _flow_lines(tables, ends)),
+    }
+    step = max(_CHUNK, -(-len(makers) * max(count for count, _ in makers.values()) // (MOST_ITEMS - len(makers))))
+    begins = {name: range(0, count, step) for name, (count, _) in makers.items()}
+
+    def text(item: tuple[str, int]) -> str:
+        name, begin = item
+        count, lines = makers[name]
+        return LINE_END.join(lines(begin, min(begin + step, count)))
+
+    texts = spread(text, [(name, begin) for name, some in begins.items() for begin in some], diagnosis.jobs)
+    return {name: islice(texts, len(some)) for name, some in begins.items()}
+
+
+def _call_lines(tables: Tables, begin: int, stop: int) -> Iterator[str]:
     """One object per call."""
-    calls = tables.calls
-    for begin in range(0, len(calls), _CHUNK):
-        some = slice(begin, begin + _CHUNK)
-        columns = (
-            calls.agent[some].tolist(), _seconds(calls.start_ns[some] - tables.start_ns), _seconds(calls.end_ns[some] - tables.start_ns),
-            calls.backoff[some].tolist(), calls.outcome[some].tolist(),
-        )  # fmt: skip
-        for number, (agent, start_s, end_s, backoff, outcome) in enumerate(zip(*columns, strict=True), begin):
-            yield (
-                f'{{"id": {number}, "agent": {agent}, "exchanges": {calls.exchanges[number].tolist()}, "start_s": {start_s}, '
-                f'"end_s": {end_s}, "backoff": "{BACKOFFS[backoff]}", "outcome": "{OUTCOMES[outcome].value}"}}'
-            )
+    calls, some = tables.calls, slice(begin, stop)
+    columns = (
+        calls.agent[some].tolist(), _seconds(calls.start_ns[some] - tables.start_ns), _seconds(calls.end_ns[some] - tables.start_ns),
+        calls.backoff[some].tolist(), calls.outcome[some].tolist(),
+    )  # fmt: skip
+    backoffs, outcomes = _encoded(BACKOFFS), _encoded(outcome.value for outcome in OUTCOMES)
+    for number, (agent, start_s, end_s, backoff, outcome) in enumerate(zip(*columns, strict=True), begin):
+        yield (
+            f'{{"id": {number}, "agent": {agent}, "exchanges": {calls.exchanges[number].tolist()}, "start_s": {start_s}, '
+            f'"end_s": {end_s}, "backoff": {backoffs[backoff]}, "outcome": {outcomes[outcome]}}}'
+        )
 
 
-def exchange_lines(diagnosis: Diagnosis) -> Iterator[str]:
-    """One object per exchange: some thousand at a time, with what stands between two of them."""
+def _exchange_lines(diagnosis: Diagnosis, ends: Sequence[str]) -> Callable[[int, int], Iterator[str]]:
+    """One object per exchange."""
     tables, ledger = diagnosis.tables, diagnosis.ledger
     exchanges = tables.exchanges
     texts, facts = _encoded(exchanges.texts), [_trace_id(facts.get("trace_id")) for facts in exchanges.facts]
-    ends, agents = list(starmap(_ends, zip(*endpoints(tables), strict=True))), agents_of(tables)
-    shares = _Shares(ledger)
+    agents, shares = agents_of(tables), _Shares(ledger)
 
-    def lines(begin: int) -> str:
-        some = slice(begin, begin + step)
+    def lines(begin: int, stop: int) -> Iterator[str]:
+        some = slice(begin, stop)
         words = (
             _words(exchanges.protocol[some], [protocol.value for protocol in PROTOCOLS]),
             _words(exchanges.keys[some], KEYS),
             _words(exchanges.outcome[some], [outcome.value for outcome in OUTCOMES]),
         )
-        stop = min(begin + step, len(exchanges))
         columns = (
             _or_null(agents[some], NO_AGENT), _or_null(tables.calls.of_exchange[some], -1), exchanges.flow[some].tolist(),
             _or_null(exchanges.part_of[some], -1), *words, np.where(exchanges.inferred[some], "true", "false").tolist(),
@@ -82,37 +101,41 @@ def exchange_lines(diagnosis: Diagnosis) -> Iterator[str]:
             _details(exchanges, some), shares.of(begin, stop),
         )  # fmt: skip
         stalls = _stalls(tables, ledger, begin, stop)
-        return LINE_END.join(
-            f'{{"id": {number}, "agent": {agent}, "call": {call}, "flow": {flow}, "part_of": {part_of}, "protocol": {protocol}, '
-            f'"inferred": {inferred}, "keys": {keys}, "name": {texts[name]}, {ends[flow]}, "start_s": {start_s}, '
-            f'"request_end_s": {request_end_s}, "first_byte_s": {first_byte_s}, "end_s": {end_s}, "duration_s": {duration_s}, '
-            f'"status": {_NULL if status < 0 else texts[status]}, "outcome": {outcome}, "details": {details}, "ledger_s": {{{share}}}, '
-            f'"stalls": {stalls.get(number, "[]")}, "trace_id": {facts[fact]}}}'
-            for number, (
-                agent, call, flow, part_of, protocol, keys, outcome, inferred, name, status, fact, start_s, request_end_s, first_byte_s,
-                end_s, duration_s, details, share,
-            ) in enumerate(zip(*columns, strict=True), begin)
-        )  # fmt: skip
-
-    step = max(_CHUNK, -(-len(exchanges) // MOST_ITEMS))
-    yield from spread(lines, range(0, len(exchanges), step), diagnosis.jobs)
-
-
-def flow_lines(tables: Tables) -> Iterator[str]:
-    """One object per flow."""
-    flows, spoken, resent = tables.flows, _applications(tables.exchanges), _resent(tables)
-    for begin in range(0, len(flows), _CHUNK):
-        some = slice(begin, begin + _CHUNK)
-        columns = (
-            flows.proto[some].tolist(), flows.vantage[some].tolist(), flows.packet_count[some].tolist(), flows.byte_count[some].tolist(),
-            _seconds(flows.first_ns[some] - tables.start_ns), _seconds(flows.last_ns[some] - tables.start_ns),
-        )  # fmt: skip
-        for flow, (proto, vantage, packets, size, first_s, last_s) in enumerate(zip(*columns, strict=True), begin):
+        for number, (
+            agent, call, flow, part_of, protocol, keys, outcome, inferred, name, status, fact, start_s, request_end_s, first_byte_s, end_s,
+            duration_s, details, share,
+        ) in enumerate(zip(*columns, strict=True), begin):  # fmt: skip
             yield (
-                f'{{"id": {flow}, {_ends(tables.client(flow), tables.server(flow))}, "protocol": "{_TRANSPORTS.get(proto, proto)}", '
-                f'"application": {json.dumps(spoken.get(flow))}, "vantage": "{Vantage(vantage).name.lower()}", "packets": {packets}, '
+                f'{{"id": {number}, "agent": {agent}, "call": {call}, "flow": {flow}, "part_of": {part_of}, "protocol": {protocol}, '
+                f'"inferred": {inferred}, "keys": {keys}, "name": {texts[name]}, {ends[flow]}, "start_s": {start_s}, '
+                f'"request_end_s": {request_end_s}, "first_byte_s": {first_byte_s}, "end_s": {end_s}, "duration_s": {duration_s}, '
+                f'"status": {_NULL if status < 0 else texts[status]}, "outcome": {outcome}, "details": {details}, "ledger_s": {{{share}}}, '
+                f'"stalls": {stalls.get(number, "[]")}, "trace_id": {facts[fact]}}}'
+            )
+
+    return lines
+
+
+def _flow_lines(tables: Tables, ends: Sequence[str]) -> Callable[[int, int], Iterator[str]]:
+    """One object per flow."""
+    flows, spoken, resent = tables.flows, _applications(tables), _resent(tables)
+    applications, vantages = [_NULL, *_encoded(protocol.value for protocol in PROTOCOLS)], {v: v.name.lower() for v in Vantage}
+
+    def lines(begin: int, stop: int) -> Iterator[str]:
+        some = slice(begin, stop)
+        columns = (
+            flows.proto[some].tolist(), spoken[some].tolist(), flows.vantage[some].tolist(), flows.packet_count[some].tolist(),
+            flows.byte_count[some].tolist(), _seconds(flows.first_ns[some] - tables.start_ns),
+            _seconds(flows.last_ns[some] - tables.start_ns),
+        )  # fmt: skip
+        for flow, (proto, application, vantage, packets, size, first_s, last_s) in enumerate(zip(*columns, strict=True), begin):
+            yield (
+                f'{{"id": {flow}, {ends[flow]}, "protocol": "{_TRANSPORTS.get(proto, proto)}", '
+                f'"application": {applications[application + 1]}, "vantage": "{vantages[vantage]}", "packets": {packets}, '
                 f'"bytes": {size}, "first_s": {first_s}, "last_s": {last_s}{resent.get(flow, "")}}}'
             )
+
+    return lines
 
 
 def _resent(tables: Tables) -> dict[int, str]:
@@ -246,20 +269,17 @@ def _trace_id(value: object) -> str:
     return _NULL if value is None else json.dumps(str(value))
 
 
-def _applications(exchanges: Exchanges) -> dict[int, str]:
-    """What each flow speaks: the protocol that carries its exchanges, a handshake where there is nothing else."""
-    spoken: dict[int, str] = {}
-    for begin in range(0, len(exchanges), _CHUNK):
-        some = slice(begin, begin + _CHUNK)
-        columns = (exchanges.flow[some], exchanges.protocol[some], exchanges.h2_stream[some] > 0)
-        for flow, code, is_h2 in zip(*(column.tolist() for column in columns), strict=True):
-            protocol = PROTOCOLS[code]
-            if protocol in {Protocol.CONNECT, Protocol.OTHER}:
-                continue
-            if protocol is Protocol.TLS_HANDSHAKE:
-                spoken.setdefault(flow, Protocol.TLS.value)
-            elif is_h2 or protocol is Protocol.GRPC:
-                spoken[flow] = Protocol.H2.value
-            else:
-                spoken[flow] = Protocol.HTTP1.value if protocol is Protocol.SSE else protocol.value
+def _applications(tables: Tables) -> I64:
+    """What each flow speaks, a place in PROTOCOLS: the protocol of its last exchange, a handshake where there is nothing else; or -1."""
+    exchanges, code = tables.exchanges, {protocol: place for place, protocol in enumerate(PROTOCOLS)}
+    as_part_of = np.arange(len(PROTOCOLS))
+    as_part_of[[code[Protocol.CONNECT], code[Protocol.OTHER]]] = -1
+    as_part_of[code[Protocol.TLS_HANDSHAKE]] = code[Protocol.TLS]
+    as_part_of[code[Protocol.GRPC]] = code[Protocol.H2]
+    as_part_of[code[Protocol.SSE]] = code[Protocol.HTTP1]
+    spoken = np.full(len(tables.flows), -1, np.int64)
+    is_handshake = exchanges.protocol == code[Protocol.TLS_HANDSHAKE]
+    for some in (is_handshake, ~is_handshake & (as_part_of[exchanges.protocol] >= 0)):
+        protocol = np.where(exchanges.h2_stream[some] > 0, code[Protocol.H2], as_part_of[exchanges.protocol[some]])
+        spoken[exchanges.flow[some]] = protocol  # the last of several counts
     return spoken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import subprocess
@@ -18,6 +19,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 """Programs start here, so that `python -m` finds this repository."""
 
 _READ_LEN: Final = 1 << 20
+_TOUCHED_LEN: Final = 2 << 30
+"""What any program here takes, with its temporary files, of a capture of up to 5,000,000 packets."""
 _PAUSE_S: Final = 0.02
 _SHARE: Final = 5
 """A sample that took long is followed by a pause five times as long: to look at large processes is work for the kernel, too."""
@@ -36,11 +39,18 @@ class Cost:
 
 
 def warm(path: Path) -> None:
-    """Reads a file, so that the next to read it finds it in memory: disks are not what is compared here."""
+    """Reads a file, so that the next to read it finds it in memory: disks are not what is compared here.
+
+    Free memory is used, too, and given back: the host of a virtual machine takes free pages away within seconds, and to get one again
+    costs ten times what writing it does. Large runs would pay for that, small ones would not.
+    """
     buffer = bytearray(_READ_LEN)
     with path.open("rb", buffering=0) as file:
         while file.readinto(buffer):
             pass
+    with tempfile.TemporaryFile(buffering=0) as file, contextlib.suppress(OSError):  # no room: then they are as they are
+        for _ in range(_TOUCHED_LEN // len(buffer)):
+            file.write(buffer)
 
 
 def measure(command: Sequence[str], *, limit_s: float, memory: bool = False) -> Cost:
