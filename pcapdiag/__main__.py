@@ -18,6 +18,8 @@ from pcapdiag.cli.terminal import has_stdout, say
 from pcapdiag.errors import PcapdiagError
 
 pcapdiag.interrupt.give_back()
+# NumPy, imported when a command runs, would start a thread per core for matrices, of which there are none here, and again after each fork.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

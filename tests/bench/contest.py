@@ -50,7 +50,7 @@ class Goal:
 GOALS: Final = (
     Goal(COLUMNS, EXPERT, speed=8, memory=5),
     Goal(TEXT, HTTP2, speed=8, memory=5),
-    Goal(JSON, HTTP2, speed=8, memory=5),
+    Goal(JSON, HTTP2, memory=5),
     Goal(TEXT, EXPERT),
     Goal(COLUMNS, TCPTRACE),
     Goal(TEXT, TCPTRACE),
