@@ -86,6 +86,8 @@ def test_nanoseconds_under_the_magic_of_microseconds(path: Path) -> None:
     assert reading.capture.format == "pcap-ns"
     path.write_bytes(pcap_header() + b"".join(pcap_record(b"data", sec=5, fraction=fraction) for fraction in [*fractions, 1, 2]))
     assert [row.ts_ns for row in read_rows(path).rows][:1] == [5 * S + 999_999_000], "single odd records decide nothing"
+    path.write_bytes(pcap_header() + b"".join(pcap_record(b"data", sec=5, fraction=fraction) for fraction in [999_999, 1_000_000, 1 << 31]))
+    assert [row.ts_ns for row in read_rows(path).rows][:2] == [5 * S + 999_999_000, 6 * S], "nor does what no second holds"
 
 
 def test_dg_ux_wrote_version_543_with_the_wire_length_first(path: Path) -> None:

@@ -23,6 +23,7 @@ FILE_HEADER_LEN: Final = 24
 
 _MICRO, _NANO = 1_000, 1
 _MICROS_PER_S: Final = 1_000_000
+_NANOS_PER_S: Final = 1_000_000_000
 _SEVERAL: Final = 2
 _PATCHED_LEN: Final = 24
 _PACKET_TYPE_AT: Final = 22  # in a patched record header
@@ -137,9 +138,10 @@ class PcapReader:
         self._look_behind(window[used : used + self._header_len])
         if not good:
             return None, 0
-        if not self.frame_count and self._fraction_ns == _MICRO and 2 * int((words[:, 1] >= _MICROS_PER_S).sum()) > good:
+        are_nanoseconds = (words[:, 1] >= _MICROS_PER_S) & (words[:, 1] < _NANOS_PER_S)
+        if not self.frame_count and self._fraction_ns == _MICRO and 2 * int(are_nanoseconds.sum()) > good:
             self._fraction_ns, self.format = _NANO, "pcap-ns"  # a magic that lies, as some exporters write
-        ts_ns = words[:, 0] * np.int64(1_000_000_000)
+        ts_ns = words[:, 0] * np.int64(_NANOS_PER_S)
         ts_ns += words[:, 1] * np.int64(self._fraction_ns)
         return self._frames(window[:used], at, ts_ns, captured, np.maximum(length, captured)), used - start
 
