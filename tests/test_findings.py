@@ -224,6 +224,16 @@ def test_causes_come_first_then_risks_then_the_capture() -> None:
     assert [f.rank for f in ranked(rows, *found)] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    ("sure", "shown"), [(0.24, []), (0.25, ["zero-window"]), (0.49, ["zero-window"]), (0.5, ["zero-window", "policer"])]
+)
+def test_a_risk_that_is_rather_not_there_is_not_shown(sure: float, shown: list[str]) -> None:
+    """A cause that cost time is shown with its doubts; a risk cost nothing."""
+    cause = conclusion("zero-window", (0, 0, 1), confidence=Confidence(sure))
+    risk = conclusion("policer", kind=FindingKind.RISK, confidence=Confidence(sure))
+    assert [f.code for f in ranked((exchange(0, 0, 9),), cause, risk)] == shown
+
+
 def test_ties_go_to_confidence_then_to_the_earlier_then_to_the_code() -> None:
     rows = (exchange(0, 0, 9),)
     sure = conclusion("zero-window", (0, 4, 5), confidence=Confidence(0.8))

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 HIDDEN_BELOW: Final = 0.25
 """Confidence under which a finding is not shown."""
 
+RISK_HIDDEN_BELOW: Final = 0.5
+"""The same for a risk: nothing was lost to it, and what more likely is not there need not be looked for."""
+
 UNATTRIBUTED_LIMIT: Final = 0.10
 """Share of unattributed exchange-time above which no confidence exceeds UNATTRIBUTED_CAP."""
 
@@ -61,7 +64,7 @@ def rank(
     """All findings worth showing: causes and outcomes by score, then risks, then what concerns the capture."""
     by_code = {detector.code: detector for detector in detectors}
     clock = Clock.of(tables, ledger)
-    shown = [c for c in _capped(_merged(conclusions, by_code, clock), by_code, tables, ledger) if c.confidence.value >= HIDDEN_BELOW]
+    shown = [one for one in _capped(_merged(conclusions, by_code, clock), by_code, tables, ledger) if _is_shown(one)]
     drafts = [(conclusion, clock.reach(conclusion)) for conclusion in shown]
     findings = [_finding(conclusion, reach, by_code[conclusion.code], clock) for conclusion, reach in drafts]
     order = sorted(range(len(findings)), key=lambda i: _order(findings[i], drafts[i][1]))
@@ -70,6 +73,10 @@ def rank(
         replace(findings[i], rank=place + 1, caused_by=findings[order[causes[place]]].code if place in causes else None)
         for place, i in enumerate(order)
     )
+
+
+def _is_shown(conclusion: Conclusion) -> bool:
+    return conclusion.confidence.value >= (RISK_HIDDEN_BELOW if conclusion.kind is FindingKind.RISK else HIDDEN_BELOW)
 
 
 def verdict(findings: Iterable[Finding], quality: Iterable[Quality]) -> str:
