@@ -64,7 +64,7 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
     packets = straighten(packets, steps, room)
     room.release()
     group = partial(group_flows, captures=captures, side=options.vantage, steps=steps, jobs=jobs, room=room)
-    packets, tcp, pair = _paired(packets, captures, group) if options.pair else (packets, group(packets), None)
+    packets, tcp, pair = _paired(packets, captures, group, room) if options.pair else (packets, group(packets), None)
     room.release()
     streams = reassemble(packets, tcp)
     paired = pair_exchanges(packets, tcp, streams, losses, jobs=jobs, room=room)
@@ -79,10 +79,10 @@ def scan(paths: Sequence[str], options: Options) -> tuple[Trace, tuple[Failure, 
     return trace, tuple(Failure("input", failure) for failure in failures)
 
 
-def _paired(packets: Packets, captures: tuple[Capture, ...], group: Group) -> tuple[Packets, TcpTables, Pair]:
+def _paired(packets: Packets, captures: tuple[Capture, ...], group: Group, room: Room) -> tuple[Packets, TcpTables, Pair]:
     from pcapdiag.pair.join import pair_captures  # noqa: PLC0415 - 30 ms that one capture alone should not cost
 
-    return pair_captures(packets, captures, group)
+    return pair_captures(packets, captures, group, room)
 
 
 def diagnose(

@@ -97,12 +97,17 @@ def mask_of(sets: Iterable[Array], count: int, room: Room | None) -> Array:
     return mask
 
 
+def computed(count: int, dtype: npt.DTypeLike, values: Callable[[slice], Array], room: Room | None) -> Array:
+    """A column of so many rows, computed a window at a time."""
+    result = column(count, dtype, room)
+    for part in windows(count, room):
+        result[part] = values(part)
+    return result
+
+
 def taken(values: Array, rows: Array, room: Room | None) -> Array:
     """values[rows], a window at a time."""
-    result = column(len(rows), values.dtype, room)
-    for part in windows(len(rows), room):
-        result[part] = values[rows[part]]
-    return result
+    return computed(len(rows), values.dtype, lambda part: values[rows[part]], room)
 
 
 def rows_by_number(number: Array, counts: Array, room: Room | None) -> Array:

@@ -13,6 +13,7 @@ from pcapdiag.pair.match_flows import matched_rows, pair_of_flow
 from pcapdiag.pair.place import packet_sizes
 from pcapdiag.pair.refine import Ways
 from pcapdiag.pair.table import Clocks, Delays, Place, Placed, Unmatched
+from pcapdiag.spool import computed, windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +50,8 @@ def gather(
     parts = [_of_tcp(view, some, ways, clocks) for view, *found in zip(views, missing, resends, strict=True) for some in found]
     lost, alone = _alone(near, far, match, clocks, delays)
     parts.append(_of_lost_flows(near, lost, restored, tcp))
-    parts.append(_of_datagrams(near, others.near, others.near_direction, far, clocks, restored.near_row, tcp))
-    parts.append(_of_datagrams(far, others.far, others.far_direction, near, clocks, restored.far_row, tcp, is_far=True))
+    parts.append(_of_datagrams(near, others.near, others.near_direction, far, clocks, restored, tcp, is_far=False))
+    parts.append(_of_datagrams(far, others.far, others.far_direction, near, clocks, restored, tcp, is_far=True))
     empty = Placed.empty()
     joined = {name: np.concatenate([part[name] for part in parts]).astype(getattr(empty, name).dtype) for name in Placed.columns()}
     order = np.lexsort((joined["frame"], joined["capture"], joined["ts_ns"]))
@@ -59,12 +60,14 @@ def gather(
 
 def ways_of(views: tuple[View, View], restored: Restored, tcp: TcpTables, match_count: int) -> Ways:
     """Where each way of the match is in the analysed tables."""
-    segment_of = np.full(len(restored.packets), -1, np.int64)
-    segment_of[tcp.segments.row] = np.arange(len(tcp.segments))
+    room, rows = tcp.room, tcp.segments.row
+    segment_of = computed(len(restored.packets), np.int64, lambda part: np.full(part.stop - part.start, -1), room)
+    for part in windows(len(rows), room):
+        segment_of[rows[part]] = np.arange(part.start, part.stop)
     flow, direction, shift = (np.full(2 * match_count, -1, np.int64) for _ in range(3))
-    for view, row_of in ((views[1], restored.far_row), (views[0], restored.near_row)):  # the near one has the last word
+    for view in reversed(views):  # the near one has the last word
         half = view.half
-        row = row_of[view.side.tcp.segments.row[half.segment]]
+        row = restored.row(view.side.tcp.segments.row[half.segment], of_far=view.far)
         segment = np.where(row >= 0, segment_of[row], -1)
         known = np.flatnonzero(segment >= 0)[::-1]  # and in it the first packet
         way = half.way[known]
@@ -155,8 +158,9 @@ def _of_lost_flows(near: Side, flows: Rows, restored: Restored, tcp: TcpTables) 
     seg = near.tcp.segments
     row = seg.row[rows]
     length = seg.payload_len[rows].astype(np.int64)
+    flow = tcp.flow_of_row[restored.row(row, of_far=False)]
     return {
-        "place": np.full(len(rows), Place.BETWEEN), "flow": tcp.flow_of_row[restored.near_row[row]], "direction": seg.direction[rows],
+        "place": np.full(len(rows), Place.BETWEEN), "flow": flow, "direction": seg.direction[rows],
         "start": seg.seq[rows], "stop": seg.seq[rows] + length, "lost_len": length, "count": np.ones(len(rows), np.int64),
         "ip_len": near.packets.ip_len[row], "ts_ns": seg.ts_ns[rows], "capture": np.full(len(rows), near.capture),
         "frame": near.packets.frame[row], "other_frame": np.full(len(rows), -1),
@@ -166,7 +170,7 @@ def _of_lost_flows(near: Side, flows: Rows, restored: Restored, tcp: TcpTables) 
 
 
 def _of_datagrams(
-    side: Side, rows: Rows, direction: I64, other: Side, clocks: Clocks, row_of: I64, tcp: TcpTables, *, is_far: bool = False
+    side: Side, rows: Rows, direction: I64, other: Side, clocks: Clocks, restored: Restored, tcp: TcpTables, *, is_far: bool
 ) -> _Columns:
     """Datagrams and fragments that one capture lacks: lost when they came from this side, else not captured on the other."""
     packets = side.packets
@@ -176,7 +180,7 @@ def _of_datagrams(
     expected = there + np.where(sent, 1, -1) * clocks.uncertainty_ns
     inside = (expected >= other.first_ns) & (expected + 2 * clocks.uncertainty_ns <= other.last_ns)
     place = np.where(inside, np.where(sent, Place.BETWEEN, Place.SENDING_CAPTURE), Place.OUTSIDE)
-    row = row_of[rows]
+    row = restored.row(rows, of_far=is_far)
     none = np.full(len(rows), -1)
     return {
         "place": place, "flow": np.where(row >= 0, tcp.flow_of_row[row], -1), "direction": direction, "start": none, "stop": none,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pcapdiag.pair.match_flows import FlowMatch
     from pcapdiag.pair.match_packets import PacketMatch
     from pcapdiag.pair.place import View
+    from pcapdiag.spool import Room
 
 _SURE_TRIP_NS = 2_000
 """A shorter round trip between the taps is within a timestamp's error."""
@@ -42,18 +43,20 @@ _FRAME_FIELDS = tuple(one.name for one in fields(Quality) if one.name.endswith("
 """Fields of Quality that name frames."""
 
 
-def pair_captures(packets: Packets, captures: tuple[Capture, ...], group: Group) -> tuple[Packets, TcpTables, Pair]:
+def pair_captures(packets: Packets, captures: tuple[Capture, ...], group: Group, room: Room) -> tuple[Packets, TcpTables, Pair]:
     """Matches two captures of one path.
 
     Args:
         packets: the packets of both, capture 0 and capture 1.
         captures: what is known of each; the first is meant to be the client's.
         group: step 3, as the user wants it.
+        room: where the columns lie, and what is made of them.
 
     Raises:
         OptionError: they are one file, or have nothing in common.
     """
-    near, far, match, matched, swapped, why = _in_order(packets, captures, group)
+    near, far, match, matched, swapped, why = _in_order(packets, captures, group, room)
+    room.release()
     others = match_others(near, far)
     if not len(match) and not others.matched_count:
         names = " and ".join(capture.name for capture in captures)
@@ -63,9 +66,11 @@ def pair_captures(packets: Packets, captures: tuple[Capture, ...], group: Group)
     sights, ours, theirs = sights_of(matched, near, far)
     delays = measure_delays(sights, clocks)
     views = look(matched, near, far, clocks, delays)
+    room.release()
     missing = [place_missing(view, match, matched.ranges) for view in views]
     resends = [place_resends(view, match) for view in views]
     restored = restore(packets, near, far, match, matched, missing[1], others, clocks, delays)
+    room.release()
     sides = (near, far) if near.capture == 0 else (far, near)
     tcp = replace(
         group(restored.packets),
@@ -74,6 +79,7 @@ def pair_captures(packets: Packets, captures: tuple[Capture, ...], group: Group)
     )
     ways = ways_of(views, restored, tcp, len(match))
     placed, unmatched = gather(match, views, missing, resends, others, clocks, delays, restored, tcp, ways)
+    room.release()
     tcp = refine(tcp, placed, match, views, ways, delays[1])
     pair = Pair(
         near=near.capture, far=far.capture, start_ns=near.first_ns, swapped=swapped, order_why=why, matched_flows=len(match),
@@ -86,16 +92,20 @@ def pair_captures(packets: Packets, captures: tuple[Capture, ...], group: Group)
     return restored.packets, tcp, pair
 
 
-def _in_order(packets: Packets, captures: tuple[Capture, ...], group: Group) -> tuple[Side, Side, FlowMatch, PacketMatch, bool, str]:
+def _in_order(
+    packets: Packets, captures: tuple[Capture, ...], group: Group, room: Room
+) -> tuple[Side, Side, FlowMatch, PacketMatch, bool, str]:
     """The captures from the client's side on, matched; whether they were given the other way round, and what shows it.
 
     Raises:
         OptionError: these are not two different captures.
     """
     _refuse(captures)
-    near, far = (Side.of(packets, index, captures[index], group) for index in (0, 1))
+    near, far = (Side.of(packets, index, captures[index], group, room) for index in (0, 1))
     match = match_flows(near, far)
+    room.release()
     matched = match_packets(near, far, match)
+    room.release()
     swapped, why = _order(sights_of(matched, near, far)[0], near, far)
     if swapped:
         near, far = far, near
@@ -115,8 +125,10 @@ def _refuse(captures: tuple[Capture, ...]) -> None:
 
 def _citable(side: Side, packets: Packets) -> Quality:
     """The quality of a capture, without the numbers of frames that are not among the analysed packets."""
-    here = set(packets.frame[packets.capture == side.capture].tolist())
-    named: dict[str, Any] = {name: tuple(one for one in getattr(side.quality, name) if one in here) for name in _FRAME_FIELDS}
+    lists = {name: getattr(side.quality, name) for name in _FRAME_FIELDS}
+    rows = packets.rows_of(side.capture, [frame for frames in lists.values() for frame in frames])
+    here = set(packets.frame[rows].tolist())
+    named: dict[str, Any] = {name: tuple(one for one in frames if one in here) for name, frames in lists.items()}
     return replace(side.quality, **named)
 
 

@@ -15,8 +15,8 @@ from pcapdiag.columns import I64, U64, Bools, Rows
 from pcapdiag.flows.segmented import concatenated_ranges
 from pcapdiag.packets.distinct import mixed
 from pcapdiag.packets.table import SYN
-from pcapdiag.pair.match_flows import matched_rows
 from pcapdiag.pair.side import joined
+from pcapdiag.spool import column, computed, windows
 
 if TYPE_CHECKING:
     from pcapdiag.pair.match_flows import FlowMatch
@@ -117,20 +117,28 @@ def _unsure(sides: tuple[Side, Side], halves: tuple[Half, Half]) -> tuple[tuple[
 
 
 def _half(side: Side, match: FlowMatch, *, far: bool) -> Half:
-    flows = match.far if far else match.near
-    rows = matched_rows(side, flows)
-    seg = side.tcp.segments
-    row = np.repeat(np.arange(len(match)), side.tcp.flows.stop[flows] - side.tcp.flows.begin[flows])
-    direction = seg.direction[rows].astype(np.int64) ^ match.turned[row, int(far)]
-    start, ack = seg.seq[rows].copy(), seg.ack[rows].copy()
-    if far:
-        start += match.shift[row, direction]
-        ack += np.where(ack >= 0, match.shift[row, 1 - direction], 0)
-    count = len(rows)
-    return Half(
-        segment=rows, way=2 * row + direction, start=start, length=seg.payload_len[rows].astype(np.int64), ack=ack, ts_ns=seg.ts_ns[rows],
-        other=np.full(count, -1, np.int64), seen_len=np.zeros(count, np.int64), resegmented=np.zeros(count, np.bool_),
-    )  # fmt: skip
+    flows, seg, room = match.far if far else match.near, side.tcp.segments, side.room
+    stop_of = side.tcp.flows.stop[flows]
+    ends = np.cumsum(stop_of - side.tcp.flows.begin[flows])
+    count = int(ends[-1]) if len(ends) else 0
+    columns = {name: column(count, np.int64, room) for name in ("segment", "way", "start", "length", "ack", "ts_ns", "other", "seen_len")}
+    for part in windows(count, room):
+        entry = np.arange(part.start, part.stop)
+        row = np.searchsorted(ends, entry, side="right")
+        rows = stop_of[row] + entry - ends[row]
+        direction = seg.direction[rows].astype(np.int64) ^ match.turned[row, int(far)]
+        start, ack = seg.seq[rows], seg.ack[rows]
+        if far:
+            start = start + match.shift[row, direction]
+            ack = ack + np.where(ack >= 0, match.shift[row, 1 - direction], 0)
+        values = {
+            "segment": rows, "way": 2 * row + direction, "start": start, "length": seg.payload_len[rows], "ack": ack,
+            "ts_ns": seg.ts_ns[rows], "other": -1, "seen_len": 0,
+        }  # fmt: skip
+        for name, value in values.items():
+            columns[name][part] = value
+    resegmented = computed(count, np.bool_, lambda part: np.zeros(part.stop - part.start, np.bool_), room)
+    return Half(**columns, resegmented=resegmented)
 
 
 def _keys(side: Side, half: Half, rows: Rows, fields: int) -> U64:

@@ -12,6 +12,7 @@ from pcapdiag.columns import I64, Rows
 from pcapdiag.packets.table import SYN
 from pcapdiag.pair.clock import Sights, to_far
 from pcapdiag.pair.table import Clocks, Delays, PathChange
+from pcapdiag.spool import computed, taken
 
 if TYPE_CHECKING:
     from pcapdiag.columns import Bools
@@ -34,10 +35,13 @@ def sights_of(matched: PacketMatch, near: Side, far: Side) -> tuple[Sights, I64,
     ours, theirs = matched.near.segment[entry], matched.far.segment[other]
     near_frame = near.packets.frame[near.tcp.segments.row[ours]]
     order = np.argsort(near_frame, kind="stable")
-    entry, other, ours, theirs = entry[order], other[order], ours[order], theirs[order]
+    room = near.room
+    entry, other, ours, theirs = entry[order], other[order], taken(ours, order, room), taken(theirs, order, room)
     return Sights(
-        near_ns=matched.near.ts_ns[entry], far_ns=matched.far.ts_ns[other], direction=matched.near.direction[entry],
-        near_frame=near_frame[order], far_frame=far.packets.frame[far.tcp.segments.row[theirs]],
+        near_ns=taken(matched.near.ts_ns, entry, room), far_ns=taken(matched.far.ts_ns, other, room),
+        direction=computed(len(entry), np.int64, lambda part: matched.near.way[entry[part]] & 1, room),
+        near_frame=taken(near_frame, order, room),
+        far_frame=computed(len(entry), np.int64, lambda part: far.packets.frame[far.tcp.segments.row[theirs[part]]], room),
     ), ours, theirs  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pcapdiag.flows.table import Kind
 from pcapdiag.packets.table import FIN, RST, SYN
 from pcapdiag.pair.clock import to_far, to_near
 from pcapdiag.pair.table import Clocks, Delays, Place
+from pcapdiag.spool import column, windows
 
 if TYPE_CHECKING:
     from pcapdiag.pair.match_flows import FlowMatch
@@ -60,13 +61,15 @@ def look(matched: PacketMatch, near: Side, far: Side, clocks: Clocks, delays: tu
     views = []
     for half, side, other, other_side in ((matched.near, near, matched.far, far), (matched.far, far, matched.near, near)):
         is_far = half is matched.far
-        frame = side.packets.frame[side.tcp.segments.row[half.segment]]
-        there = to_near(clocks, half.ts_ns, frame) if is_far else to_far(clocks, half.ts_ns, frame)
-        sent = half.direction == (1 if is_far else 0)
-        sign: I64 = np.where(sent, 1, -1)
+        expected_ns, latest_ns = (column(len(half), np.int64, side.room) for _ in range(2))
+        for part in windows(len(half), side.room):
+            frame = side.packets.frame[side.tcp.segments.row[half.segment[part]]]
+            there = (to_near if is_far else to_far)(clocks, half.ts_ns[part], frame)
+            direction = half.way[part] & 1
+            sign = np.where(direction == (1 if is_far else 0), 1, -1)
+            expected_ns[part], latest_ns[part] = there + sign * least[direction], there + sign * most[direction]
         views.append(View(
-            half=half, side=side, far=is_far, other=other, other_side=other_side,
-            expected_ns=there + sign * least[half.direction], latest_ns=there + sign * most[half.direction],
+            half=half, side=side, far=is_far, other=other, other_side=other_side, expected_ns=expected_ns, latest_ns=latest_ns,
             trip_ns=int(least.sum()),
         ))  # fmt: skip
     return views[0], views[1]

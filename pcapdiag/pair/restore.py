@@ -6,7 +6,7 @@ passed the near tap, stands at the time at which it must have passed there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ from pcapdiag.pair.match_flows import matched_rows, pair_of_flow
 from pcapdiag.pair.place import Missing
 from pcapdiag.pair.side import subset
 from pcapdiag.pair.table import Clocks, Delays, Place
+from pcapdiag.spool import column
 
 if TYPE_CHECKING:
     from pcapdiag.pair.match_flows import FlowMatch
@@ -35,12 +36,16 @@ class Restored:
     """Packets for the analysis, and where they came from."""
 
     packets: Packets
-    near_row: I64
-    """Row in `packets` of each row of the near capture; all are there."""
+    near_at: int
+    """Row in `packets` of the near capture's first row; all of them are there, one behind the other."""
     far_row: I64
     """Row in `packets` of each row of the far capture; -1: not taken."""
     restored_count: int
     payload_count: int
+
+    def row(self, rows: Rows, *, of_far: bool) -> I64:
+        """The rows in `packets` of rows of one capture; -1: not taken."""
+        return self.far_row[rows] if of_far else self.near_at + rows
 
 
 def restore(
@@ -71,19 +76,19 @@ def restore(
     order = np.argsort(taken, kind="stable")
     taken, lead = taken[order], lead[order]
     ts_ns = to_near(clocks, far.packets.ts_ns[taken], far.packets.frame[taken]) + lead
-    keep = np.concatenate([near.rows, far.rows[taken]])
-    chosen = np.sort(keep)  # rows of both captures, each capture in the order of its file
-    joint = subset(packets, chosen)
-    near_row, far_at = np.searchsorted(chosen, near.rows), np.searchsorted(chosen, far.rows[taken])
-    far_row = np.full(len(far.rows), -1, np.int64)
-    far_row[taken] = far_at
-    columns = {name: getattr(joint, name).copy() for name in _MENDED}
-    columns["ts_ns"][far_at] = ts_ns
+    near_rows, far_rows = np.arange(near.begin, near.begin + len(near.packets)), far.begin + taken
+    near_at, far_at = (0, len(near_rows)) if near.begin < far.begin else (len(far_rows), 0)
+    room = near.room
+    joint = subset(packets, np.concatenate([near_rows, far_rows] if near_at < far_at else [far_rows, near_rows]), room)
+    far_row = column(len(far.packets), np.int64, room)
+    far_row[:] = -1
+    far_row[taken] = far_at + np.arange(len(taken))
+    columns = {name: getattr(joint, name) for name in _MENDED}  # copies, that may be written
+    columns["ts_ns"][far_row[taken]] = ts_ns
     _readdress(columns, near, far, match, far_row)
-    payloads = _take_payloads(columns, near, far, matched, near_row)
+    payloads = _take_payloads(columns, near, far, matched, near_at)
     return Restored(
-        packets=replace(joint, **columns), near_row=near_row, far_row=far_row,
-        restored_count=len(entries) + len(extra[0]), payload_count=payloads,
+        packets=joint, near_at=near_at, far_row=far_row, restored_count=len(entries) + len(extra[0]), payload_count=payloads,
     )  # fmt: skip
 
 
@@ -139,13 +144,13 @@ def _number_shift(near: Side, far: Side, match: FlowMatch, at: int, direction: i
     return first[0] - first[1]
 
 
-def _take_payloads(columns: dict[str, I64], near: Side, far: Side, matched: PacketMatch, near_row: I64) -> int:
+def _take_payloads(columns: dict[str, I64], near: Side, far: Side, matched: PacketMatch, near_at: int) -> int:
     """Where the near capture cut a packet shorter than the far one did, its bytes are read there."""
     entry = np.flatnonzero(matched.near.other >= 0)
     ours = near.tcp.segments.row[matched.near.segment[entry]]
     theirs = far.tcp.segments.row[matched.far.segment[matched.near.other[entry]]]
     more = far.packets.payload_captured[theirs] > near.packets.payload_captured[ours]
-    rows = near_row[ours[more]]
+    rows = near_at + ours[more]
     for name in ("payload_at", "payload_captured"):
         columns[name][rows] = getattr(far.packets, name)[theirs[more]]
     return int(more.sum())
