@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from typing import Final
 
@@ -40,10 +41,10 @@ def decode_packets(batches: Iterable[Frames], losses: Losses, *, room: Room | No
 
     What does not fit into `room` lies in files; without it all columns, and the bytes of inputs that are not mapped, are in memory.
     """
-    decoder = _Decoder(losses, room)
-    for frames in batches:
-        decoder.add(frames)
-    return decoder.finish()
+    with closing(_Decoder(losses, room)) as decoder:
+        for frames in batches:
+            decoder.add(frames)
+        return decoder.finish()
 
 
 class _Decoder:
@@ -58,6 +59,10 @@ class _Decoder:
         self._quotes: list[Quote] = []
         self._pieces: list[Columns] = []
         self._bytes = KeptBytes(room)
+
+    def close(self) -> None:
+        """Lets go of what only decoding needs."""
+        self._bytes.close()
 
     def add(self, frames: Frames) -> None:
         """Decodes one batch."""

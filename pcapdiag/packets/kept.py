@@ -44,6 +44,11 @@ class KeptBytes:
         whole = np.frombuffer(self._room.map(self._file, self._file_end), np.uint8)
         return Blob.of([whole[piece.start : piece.stop] if isinstance(piece, range) else piece for piece in self._pieces])
 
+    def close(self) -> None:
+        """No more bytes come; what was given stays."""
+        if self._file is not None:
+            self._file.close()
+
     def _keep(self, data: U8) -> U8 | range:
         if self._room is None:
             return data
@@ -54,7 +59,7 @@ class KeptBytes:
         if self._room.take(len(data)):
             return data
         if self._file is None:
-            self._file = new_file()  # its maps outlive it, and it has no name
+            self._file = new_file()  # its maps outlive it, and it has no name; closed by close()
         with refusals():
             self._file.write(data.data)
         self._file_end += len(data)
