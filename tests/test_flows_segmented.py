@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pcapdiag.columns import NEVER
 from pcapdiag.flows.segmented import (
     LOWEST,
     concatenated_ranges,
@@ -19,7 +20,8 @@ from pcapdiag.flows.segmented import (
     shifted,
 )
 
-VALUES = st.integers(-(2**43), 2**43) | st.just(LOWEST)
+VALUES = st.integers(-(2**43), 2**43) | st.just(LOWEST) | st.integers(LOWEST + 1, NEVER)
+"""Offsets, nothing, and times: those of one capture may lie centuries apart."""
 GROUPS = st.lists(st.lists(st.tuples(VALUES, st.booleans(), st.integers(0, 1)), min_size=1, max_size=6), max_size=6)
 """Per group: (a value, a mark, a direction)."""
 

@@ -8,6 +8,7 @@ from pcapdiag.columns import I64, Bools, Rows
 
 LOWEST = np.iinfo(np.int64).min // 4
 """Below every stream offset and time; still safe to subtract from."""
+_MOST = np.iinfo(np.int64).max // 4
 
 
 def group_starts(groups: I64) -> Bools:
@@ -27,6 +28,9 @@ def running_max(values: I64, first: Bools) -> I64:
     if high == LOWEST:
         return values.copy()
     # Each group lives in its own band of numbers, so one maximum.accumulate serves all; 0 in a band is "none yet".
+    if (high - low + 2) * (int(np.count_nonzero(first)) + 1) > _MOST:  # bands too wide: places in the order of values take less
+        known, place = np.unique(values, return_inverse=True)
+        return known[running_max(place, first)]
     band = np.cumsum(first, dtype=np.int64) * (high - low + 2)
     result = np.maximum(values, low - 1)
     result += band
