@@ -30,6 +30,11 @@ from tests.diagnoses import at, capture_only, conclusion, diagnosis, empty, exch
         (119_400_000_000, "119 s"),
         (119_600_000_000, "2 min"),
         (123_000_000_000, "2 min 3 s"),
+        (7_169_000_000_000, "119 min 29 s"),
+        (7_170_000_000_000, "2 h"),
+        (12_345_000_000_000, "3 h 26 min"),
+        (171_000_000_000_000, "2 d"),
+        (128_911_034_000_000_000, "1492 d 1 h"),
     ],
 )
 def test_time_in_the_unit_a_person_would_use(ns: int, said: str) -> None:

@@ -39,11 +39,20 @@ GRADES: Final = ((0.95, "certain"), (0.8, "high"), (0.5, "medium"), (0.25, "low"
 """Confidence from which a word holds."""
 
 
+_LONG: Final = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
+"""Units and their parts, in seconds: from two of a unit on."""
+
+
+def _rounded(ns: int, step_ns: int) -> int:
+    return (ns + step_ns // 2) // step_ns
+
+
 def seconds(ns: int) -> str:
     """An amount of time to about three digits, in the unit a person would say it in."""
-    if ns >= 119_500_000_000:
-        minutes, rest = divmod((ns + 500_000_000) // 1_000_000_000, 60)
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    for unit_s, unit, part_s, part in _LONG:
+        if (count := _rounded(ns, part_s * 1_000_000_000)) * part_s >= 2 * unit_s:
+            whole, rest = divmod(count, unit_s // part_s)
+            return f"{whole} {unit} {rest} {part}" if rest else f"{whole} {unit}"
     if ns >= 999_500_000:
         digits = 0 if ns >= 99_950_000_000 else 1 if ns >= 9_995_000_000 else 2
         return f"{ns / 1e9:.{digits}f} s"
