@@ -8,9 +8,11 @@ from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.lookups import find_lookups
 from pcapdiag.exchanges.table import Exchange, Outcome, Protocol
 from pcapdiag.losses import Loss, Losses
+from tests.frame_bytes import MAC_A, MAC_B
 from tests.paired import ms, paired
 from tests.test_protocols_dns import TO_QUESTION, V4, message, question, record
 from tests.wire import Recording, Wire, merge
+from tests.wire_bytes import Ip, ethernet
 
 AAAA = 28
 
@@ -96,6 +98,28 @@ def test_an_answer_of_which_a_fragment_is_missing_is_no_answer() -> None:
     (lookup,) = lookups(wire.udp(query("api.test")).fragment(big))
     assert ([ms(ns) for ns in lookup.tries], lookup.facts["answer_in_pieces"]) == ([0, 2_020], True)
     assert lookup.status == "NOERROR"
+
+
+class _Tunnelled(Recording):
+    """What a tap on a GRE tunnel's path saw of a recording, its packets cut up by their outer headers where they are too long."""
+
+    def __init__(self, inside: Recording) -> None:
+        self._inside = inside
+
+    def sights(self) -> list[tuple[int, int, bytes]]:
+        found = []
+        for ident, (true_ns, shown_ns, frame) in enumerate(self._inside.sights()):
+            outer = Ip(src="192.0.2.1", dst="192.0.2.2", proto=47, ip_id=1 + ident, dont_fragment=False)
+            pieces = outer.fragments(b"\x00\x00\x08\x00" + frame[14:], 1_500)
+            found += [(true_ns + at, shown_ns + at, ethernet(MAC_A, MAC_B, piece)) for at, piece in enumerate(pieces)]
+        return found
+
+
+def test_a_whole_packet_of_a_tunnel_may_hold_one_fragment_of_an_answer() -> None:
+    big = answer("api.test", addresses=tuple(bytes([10, 9, index, 1]) for index in range(160)))
+    wire = resolver().udp(query("api.test")).fragment(big, lose="before", only=[1]).wait(ms=2_000)
+    (lookup,) = lookups(_Tunnelled(wire.udp(query("api.test")).fragment(big)))
+    assert ([ms(ns) for ns in lookup.tries], lookup.facts["answer_in_pieces"]) == ([0, 2_020], True)
 
 
 def test_multicast_questions_need_no_answer() -> None:

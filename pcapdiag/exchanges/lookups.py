@@ -176,13 +176,13 @@ def _delivered(packets: Packets, row: I64, ts_ns: I64) -> tuple[Bools, I64]:
     """Whether each datagram is whole, and when its last fragment came."""
     whole, last_ns = np.ones(len(row), np.bool_), ts_ns.copy()
     groups = packets.fragments
-    order = np.argsort(groups.header_row, kind="stable")
+    order = np.argsort(row, kind="stable")
     if len(order):
-        index = np.minimum(np.searchsorted(groups.header_row[order], row), len(order) - 1)
-        group = order[index]
-        hit = groups.header_row[group] == row
-        whole[hit] = groups.complete[group[hit]]
-        last_ns[hit] = np.maximum(ts_ns[hit], groups.last_ns[group[hit]])
+        place = order[np.minimum(np.searchsorted(row[order], groups.header_row), len(order) - 1)]
+        # Of a tunnel's fragmented packet that held a fragment, two datagrams begin at one row: both have to be whole.
+        known = row[place] == groups.header_row
+        np.logical_and.at(whole, place[known], groups.complete[known])
+        np.maximum.at(last_ns, place[known], groups.last_ns[known])
     return whole, last_ns
 
 
