@@ -31,11 +31,16 @@ _PPP_PROTOCOLS: Final = (
     0xC227,
 )  # fmt: skip
 _MAX_TAGS = 3
+_MAX_LABELS = 16
 
 _WORD = np.dtype([("value", ">u2")])
 _ETHERNET = np.dtype([("dst", "S6"), ("src_first", "u1"), ("src_rest", "S5"), ("type", ">u2")])
 _IPV4 = np.dtype([("version_ihl", "u1"), ("tos", "u1"), ("total_len", ">u2")])
-_IPV6 = np.dtype([("version_class_flow", ">u4"), ("payload_len", ">u2")])
+_IPV6 = np.dtype([("version_class_flow", ">u4"), ("payload_len", ">u2"), ("next", "u1")])
+# Extension headers, transports, routing protocols and tunnels: what follows IPv6 in practice (IANA's list has 150).
+_IPV6_NEXT: Final = (
+    0, 4, 6, 17, 33, 41, 43, 44, 46, 47, 50, 51, 58, 59, 60, 88, 89, 97, 103, 112, 115, 132, 135, 136, 137, 139, 140, 143,
+)  # fmt: skip
 _PPPOE = np.dtype([("version_code", ">u2"), ("session_len", ">u4"), ("protocol", ">u2")])
 _SNAP = np.dtype([("begin", ">u4"), ("oui_rest", ">u2"), ("type", ">u2")])
 _LABEL = np.dtype([("value", ">u4")])
@@ -68,13 +73,14 @@ def _of_version(version: int) -> Look:
 
 
 def surely_holds_ip(batch: Batch, span: Span) -> Bools:
-    """An IP header whose length field fits what is there."""
+    """An IP header whose length field fits what is there; of IPv6, which has less to look at, one before something known."""
     whole, four = batch.look(span, _IPV4)
     total_len = four["total_len"].astype(np.int64)
     ihl = four["version_ihl"] & 15
     is_four = whole & (four["version_ihl"] >> 4 == 4) & (ihl >= 5) & (total_len >= 4 * ihl) & (span.at + total_len <= span.wire_end)
     whole, six = batch.look(span, _IPV6)
     is_six = whole & (six["version_class_flow"] >> 28 == 6) & (span.at + 40 + six["payload_len"].astype(np.int64) <= span.wire_end)
+    is_six &= np.isin(six["next"], _IPV6_NEXT)
     both: Bools = is_four | is_six
     return both
 
@@ -119,15 +125,32 @@ def _behind_shims(batch: Batch, span: Span, at: I64, ether_type: I64) -> tuple[I
     whole, snap = batch.peek(at, span.end, _SNAP)
     bridged = whole & (ether_type <= 1500) & (snap["begin"] == _SNAP_BEGIN) & np.isin(snap["type"], (IPV4_TYPE, IPV6_TYPE))
     at = at + _PPPOE.itemsize * dialled + _SNAP.itemsize * bridged
-    pending, labelled = np.isin(ether_type, MPLS_TYPES), np.zeros(len(at), np.bool_)
-    for _ in range(_MAX_TAGS):
+    at, labelled = _behind_labels(batch, span.moved(at), np.isin(ether_type, MPLS_TYPES), _MAX_TAGS)
+    return at, carries | dialled | bridged | labelled
+
+
+def _behind_labels(batch: Batch, span: Span, pending: Bools, most: int) -> tuple[I64, Bools]:
+    """Where the label stacks of the pending places end, and which of them do within `most` labels."""
+    at, ended = span.at, np.zeros(len(span.at), np.bool_)
+    for _ in range(most):
         if not pending.any():
             break
         whole, entry = batch.peek(at, span.end, _LABEL)
         at = at + _LABEL.itemsize * pending
         bottom = pending & whole & (entry["value"] >> 8 & 1 == 1)
-        labelled, pending = labelled | bottom, pending & whole & ~bottom
-    return at, carries | dialled | bridged | labelled
+        ended, pending = ended | bottom, pending & whole & ~bottom
+    return at, ended
+
+
+def surely_holds_mpls(batch: Batch, span: Span) -> Bools:
+    """A label stack that ends, and behind it IP, or a frame with a control word (RFC 4448) before it or without one."""
+    at, ended = _behind_labels(batch, span, np.ones(len(span.at), np.bool_), _MAX_LABELS)
+    ended &= (
+        surely_holds_ip(batch, span.moved(at))
+        | surely_holds_ethernet(batch, span.moved(at))
+        | surely_holds_ethernet(batch, span.moved(at + _LABEL.itemsize))
+    )
+    return ended
 
 
 def holds_ppp(batch: Batch, span: Span) -> Bools:

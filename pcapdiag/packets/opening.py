@@ -36,7 +36,7 @@ Opener = Callable[[Batch, Span], Opening]
 
 
 def plain(layer: Layer) -> Opener:
-    """A tunnel without a header of its own: IP in IP (RFC 2003, RFC 2473, RFC 4213), MPLS in IP (RFC 4023) and in UDP (RFC 7510)."""
+    """A tunnel without a header of its own: IP in IP (RFC 2003, RFC 2473, RFC 4213), MPLS in IP (RFC 4023)."""
 
     def opener(_: Batch, span: Span) -> Opening:
         count = len(span.at)

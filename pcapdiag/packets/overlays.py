@@ -1,4 +1,4 @@
-"""Tunnels over UDP: VXLAN, GENEVE, GTP-U, L2TP, GUE, Teredo."""
+"""Tunnels over UDP: VXLAN, GENEVE, GTP-U, L2TP, GUE, MPLS, LISP, Teredo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from pcapdiag.columns import I64, U8
 from pcapdiag.packets.cursor import Batch, Layer, Span
 from pcapdiag.packets.gre import ETHER_LAYERS
-from pcapdiag.packets.inside import surely_holds_ethernet, surely_holds_ip
+from pcapdiag.packets.inside import surely_holds_ethernet, surely_holds_ip, surely_holds_mpls
 from pcapdiag.packets.opening import Opening, all_of, first_that, layers_of
 
 _VXLAN = np.dtype([("flags", ">u4"), ("vni_reserved", ">u4")])
@@ -131,6 +131,11 @@ def open_gue(batch: Batch, span: Span) -> Opening:
     size = np.where(variant == 0, _GUE.itemsize + (header["first"] & 0x1F).astype(np.int64) * 4, 0)
     bare = (variant == 1) & surely_holds_ip(batch, span)
     return Opening(whole & (named | bare), ~whole, span.at + size, layer)
+
+
+def open_mpls_in_udp(batch: Batch, span: Span) -> Opening:
+    """MPLS in UDP (RFC 7510), which has no header of its own: what lies behind the labels has to fit."""
+    return Opening(surely_holds_mpls(batch, span), np.zeros(len(span.at), np.bool_), span.at, all_of(span, Layer.MPLS))
 
 
 def open_lisp(batch: Batch, span: Span) -> Opening:
