@@ -9,11 +9,11 @@ import pytest
 from pcapdiag.detectors import DETECTORS
 from pcapdiag.findings import Domain
 from pcapdiag.flows.filtered import Filtered
-from pcapdiag.flows.grade import ADVICE, GRADES, NOTHING, Defects, grade
+from pcapdiag.flows.grade import ADVICE, GRADES, NOTHING, UNREAD, Defects, grade
 
 PERFECT: dict[str, Any] = {
-    "packets": 100, "unseen": 0.0, "dropped": 0.0, "one_way": 0.0, "midstream": 0.0, "snapped": 0.0, "copied": 0.0, "misordered": False,
-    "clock_stepped": False, "offloaded": False, "cut": False, "filtered": Filtered.NO,
+    "packets": 100, "frames": 100, "unseen": 0.0, "dropped": 0.0, "one_way": 0.0, "midstream": 0.0, "snapped": 0.0, "copied": 0.0,
+    "misordered": False, "clock_stepped": False, "offloaded": False, "cut": False, "filtered": Filtered.NO,
 }  # fmt: skip
 
 
@@ -23,7 +23,8 @@ def graded(**changes: Any) -> tuple[str, str]:
 
 def test_nothing_wrong_and_nothing_there() -> None:
     assert graded() == ("A", "")
-    assert graded(packets=0) == ("F", NOTHING)
+    assert graded(packets=0, frames=0) == ("F", NOTHING)
+    assert graded(packets=0) == ("F", UNREAD), "frames were captured: interface and filter had some"
 
 
 @pytest.mark.parametrize(
@@ -53,5 +54,5 @@ def test_the_worst_decides_and_gives_the_advice() -> None:
 
 def test_every_capture_finding_has_its_advice() -> None:
     assert set(ADVICE) == {detector.code for detector in DETECTORS if detector.domain is Domain.CAPTURE}
-    assert all(sentence.endswith(".") for sentence in (*ADVICE.values(), NOTHING))
+    assert all(sentence.endswith(".") for sentence in (*ADVICE.values(), NOTHING, UNREAD))
     assert GRADES == "ABCDF"

@@ -24,6 +24,7 @@ ADVICE: Final[dict[str, str]] = {
 }
 """Code of a defect -> the sentence that says what to do better next time."""
 NOTHING = "Nothing was captured: check interface and filter (tcpdump -D lists interfaces, tcpdump -i <interface> -c 10 shows packets)."
+UNREAD = "No frame held an IP packet that can be read: capture where the traffic is plain IP, with whole headers (tcpdump -s 0)."
 _FILTERED = {Filtered.FLAGS: 3, Filtered.PUSH: 4, Filtered.SHORT: 4, Filtered.SAMPLED: 4, Filtered.NO_ACKS: 2}
 """Handshakes can still be judged by their flags alone, and losses without pure acknowledgments; samples tell nothing."""
 
@@ -33,6 +34,8 @@ class Defects:
     """What grades a capture; ratios are 0 to 1."""
 
     packets: int
+    """IP packets."""
+    frames: int
     unseen: float
     """Bytes acknowledged but never captured."""
     dropped: float
@@ -56,7 +59,7 @@ class Defects:
 def grade(defects: Defects) -> tuple[str, str]:
     """(grade, advice); the worst single defect decides. The advice is "" for an A."""
     if not defects.packets:
-        return "F", NOTHING
+        return "F", UNREAD if defects.frames else NOTHING
     torn = defects.filtered.tears
     worst = {
         "filtered-capture": _FILTERED.get(defects.filtered, 0),

@@ -143,7 +143,8 @@ def _defects(quality: Quality, capture: Capture, filtered: Filtered, *, packet_c
     """Counts as shares."""
     dropped = quality.dropped_count or 0
     return Defects(
-        packets=packet_count, unseen=quality.capture_loss_ratio, dropped=dropped / max(capture.frame_count + dropped, 1),
+        packets=packet_count, frames=capture.frame_count,
+        unseen=quality.capture_loss_ratio, dropped=dropped / max(capture.frame_count + dropped, 1),
         one_way=quality.one_way_flows / max(quality.tcp_flows, 1), midstream=quality.midstream_flows / max(quality.tcp_flows, 1),
         snapped=quality.cut_frames / max(packet_count, 1), copied=quality.copies / max(packet_count, 1),
         misordered=quality.backward_steps + quality.untimely > 0, clock_stepped=bool(quality.clock_steps),
