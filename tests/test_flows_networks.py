@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -45,6 +46,10 @@ def in_vlan(number: int) -> Around:
     return lambda frame: ether(*vlan(frame[14:], number))
 
 
+def in_gre(key: int) -> Around:
+    return lambda frame: ether(ipv4(struct.pack(">HHI", 0x2000, 0x6558, key) + frame, 47, src="192.0.2.1", dst="192.0.2.2"))
+
+
 def around(frames: Iterable[tuple[int, bytes]], there: Around, back: Around | None = None, *, later_ns: int = 0) -> Frames:
     """The frames inside something, which may depend on the direction."""
     return [(at_ns + later_ns, (there if frame[26:30] == CLIENT else back or there)(frame)) for at_ns, frame in frames]
@@ -66,7 +71,7 @@ def shape(trace: Trace) -> tuple[int, int]:
 OTHER: Final = (3_000_000_000, 900_000_000)
 
 
-@pytest.mark.parametrize("way", [in_vxlan, in_vlan], ids=["vxlan", "vlan"])
+@pytest.mark.parametrize("way", [in_vxlan, in_vlan, in_gre], ids=["vxlan", "vlan", "gre"])
 def test_two_tenants_are_two_flows(way: Callable[[int], Around], tmp_path: Path) -> None:
     trace = seen(tmp_path, around(talk(), way(1)), around(talk(*OTHER, start_ms=7), way(2)))
     assert shape(trace) == (2, 16)

@@ -19,6 +19,8 @@ Headers = npt.NDArray[np.void]
 MAX_DEPTH = 8
 """So many tunnels are opened; what lies deeper stays payload."""
 
+_NUMBER_MASK = (1 << 33) - 1
+
 TableT = TypeVar("TableT", bound=Table)
 
 
@@ -97,14 +99,15 @@ class TunnelPaths:
         return np.array([sum(not label.startswith("vlan ") for label in labels) for labels in self.labels], np.uint8)
 
     def push(self, path: I32, label: str, numbers: npt.NDArray[np.integer[Any]] | None = None) -> I32:
-        """The paths one label further in; `numbers` (one per row, below 2**32) make it "label number"."""
-        key = path.astype(np.uint64) << np.uint64(32)
+        """The paths one label further in; `numbers` (one per row, below 2**32; -1: it has none) make it "label number"."""
+        key = path.astype(np.uint64) << np.uint64(33)
         if numbers is not None:
-            key |= numbers.astype(np.uint64)
+            key |= (numbers.astype(np.int64) + 1).astype(np.uint64)
         first = first_equal(key.reshape(-1, 1))
         lead = firsts_of(first)
         paths = np.empty(len(key), np.int32)
-        paths[lead] = [self._add(k >> 32, label if numbers is None else f"{label} {k & 0xFFFFFFFF}") for k in key[lead].tolist()]
+        parents, named = (key[lead] >> np.uint64(33)).tolist(), (key[lead] & np.uint64(_NUMBER_MASK)).tolist()
+        paths[lead] = [self._add(parent, f"{label} {name - 1}" if name else label) for parent, name in zip(parents, named, strict=True)]
         return paths[first]
 
     def _add(self, parent: int, label: str) -> int:

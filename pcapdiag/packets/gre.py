@@ -12,6 +12,7 @@ from pcapdiag.packets.inside import holds_ip
 from pcapdiag.packets.opening import Opening, layers_of
 
 _GRE = np.dtype([("flags", ">u2"), ("type", ">u2")])
+_WORD = np.dtype([("value", ">u4")])
 _ERSPAN_3 = np.dtype([("version_session_time", "V10"), ("flags", ">u2")])
 _ERSPAN_2_LEN = 8
 _ERSPAN_FRAMES: Final = {0: Layer.ETHERNET, 2: Layer.IP}
@@ -33,7 +34,10 @@ _CHECKSUM, _KEY, _SEQUENCE, _PPTP_ACK, _ROUTING = 0x8000, 0x2000, 0x1000, 0x0080
 
 
 def open_gre(batch: Batch, span: Span) -> Opening:
-    """RFC 2784, RFC 2890; version 1 is PPTP's (RFC 2637 section 4.1). Source routes stay closed."""
+    """RFC 2784, RFC 2890; version 1 is PPTP's (RFC 2637 section 4.1). Source routes stay closed.
+
+    A key tells networks apart (RFC 7637); that of PPTP holds a length and the receiver's call.
+    """
     whole, header = batch.look(span, _GRE)
     flags, kind = header["flags"], header["type"]
     pptp = (flags & 7 == 1) & (kind == PPP_TYPE) & (flags & _KEY != 0)
@@ -55,7 +59,9 @@ def open_gre(batch: Batch, span: Span) -> Opening:
         inner_at[redirected] += np.where(bare, 0, 4)
         layer[redirected] = Layer.IP
     valid = whole & (((flags & (_ROUTING | 7) == 0) & ((kind != PPP_TYPE) | ~numbered)) | pptp)
-    return Opening(valid, ~whole, inner_at, layer)
+    keyed, key = batch.peek(span.at + _GRE.itemsize + 4 * (flags & _CHECKSUM != 0), span.end, _WORD)
+    number = np.where(keyed & (flags & _KEY != 0) & ~pptp, key["value"].astype(np.int64), -1)
+    return Opening(valid, ~whole, inner_at, layer, number)
 
 
 def read_mirrored(batch: Batch, cursor: Cursor) -> Found:

@@ -28,7 +28,7 @@ class Opening:
     layer: U8
     """The Layer at `inner_at`; 0: one that is not read, so the packet stays closed."""
     number: Numbers | None = None
-    """The network identifier, if both directions share it."""
+    """The network identifier, if both directions may share it; -1: this packet has none."""
 
 
 Opener = Callable[[Batch, Span], Opening]
