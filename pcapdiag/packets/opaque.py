@@ -16,9 +16,13 @@ ESP: Final = 50
 
 _NAT_PORT, _OPENVPN_PORT, _WIREGUARD_PORT = 4500, 1194, 51820
 _UDP = np.dtype([("sport", ">u2"), ("dport", ">u2"), ("len", ">u2"), ("checksum", ">u2")])
+_WORD = np.dtype([("value", ">u4")])
 _BEGIN = np.dtype([("word", ">u4"), ("second", ">u4"), ("counter", "<u8")])
 _RECORD = np.dtype([("type", "u1"), ("version", ">u2"), ("epoch_sequence", ">u8"), ("length", ">u2")])
 
+# Indices below are reserved, and 0 is IKE's (RFC 4303 section 2.1, RFC 3948 section 2.2); padding makes the length a multiple of 4
+# (RFC 4303 section 2.4): two words of header, one of padding, and a check value of 8 bytes or more.
+_LEAST_ESP_INDEX, _LEAST_ESP_LEN = 256, 20
 # WireGuard's messages by type: two handshakes and a cookie of fixed length (whitepaper section 5.4), and data.
 _WIREGUARD_LENGTHS: Final = {0x01000000: 148, 0x02000000: 92, 0x03000000: 64}
 _WIREGUARD_DATA, _LEAST_DATA_LEN, _MAX_COUNTER = 0x04000000, 32, 1 << 40
@@ -40,8 +44,7 @@ def count_opaque(batch: Batch, packets: IpPackets, udp: Bools) -> None:
     length = np.minimum(ports["len"].astype(np.int64), packets.ip_end[rows] - at) - _UDP.itemsize
     at = at + _UDP.itemsize
     first = batch.data[at]
-    # Words that begin with 0 are IKE's (RFC 3948 section 2.2), single bytes keep a NAT's mapping.
-    esp = _on(ports, _NAT_PORT) & (length > 8) & (batch.gather(at, np.dtype(">u4")) != 0)
+    esp = _on(ports, _NAT_PORT) & (length >= _LEAST_ESP_LEN) & (length % 4 == 0) & (batch.gather(at, _WORD)["value"] >= _LEAST_ESP_INDEX)
     wireguard = _is_wireguard(batch, at, end, length, known_port=_on(ports, _WIREGUARD_PORT))
     openvpn = _on(ports, _OPENVPN_PORT) & np.isin(first >> 3, _OPENVPN_OPCODES) & (length >= _LEAST_OPENVPN_LEN)
     batch.lose(Loss.ESP, esp)
