@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcapdiag.capture import Interface
+from pcapdiag.capture import Interface, chain
 from pcapdiag.errors import CaptureError
 from pcapdiag.losses import Loss
 from tests.capture_files import MICRO, NANO, PATCHED, Row, pcap_header, pcap_record, read_rows
@@ -184,6 +185,15 @@ def test_files_put_one_behind_the_other_are_read_on(path: Path, order: str, magi
     assert [(row.number, row.data, row.link_type) for row in rows] == [(1, b"one", 1), (2, b"two", 1), (3, b"three", 1), (4, b"four", 101)]
     assert [interface.link_type for interface in capture.interfaces] == [1, 101]
     assert (capture.cut_at, losses) == (None, {})
+
+
+def test_many_short_files_are_not_each_walked_by_lanes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All lanes of a window for each file in it would take the square of their number."""
+    by_lanes = Mock(wraps=chain._walk_lanes)
+    monkeypatch.setattr(chain, "_walk_lanes", by_lanes)
+    path.write_bytes((pcap_header() + pcap_record(bytes(1_000)) * 40) * 100)
+    assert len(read_rows(path).rows) == 4_000
+    assert by_lanes.call_count == 1
 
 
 def test_a_further_file_that_ends_inside_its_header(path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from pcapdiag.capture.chain import Links, first_true, gather, walk
+from pcapdiag.capture.chain import LANES, Links, first_true, gather, walk
 from pcapdiag.capture.frames import Frames, Interface
 from pcapdiag.columns import I64, U8, U32
 from pcapdiag.errors import CaptureError
@@ -98,9 +98,10 @@ class PcapReader:
         if self._captured_at is None:
             self._captured_at = _captured_at_of_2_3(window, self._order)
         parts: list[Frames] = []
-        used = 0
+        used, lanes = 0, LANES
         while self.broken is None:
-            frames, taken = self._read_records(window, used, self._captured_at)
+            frames, taken = self._read_records(window, used, self._captured_at, lanes)
+            lanes = 1  # a further file begins here: short files would pay for all lanes of the window each
             used += taken
             if frames is not None:
                 parts.append(frames)
@@ -123,9 +124,9 @@ class PcapReader:
         self._interface = [interface.link_type for interface in self.interfaces].index(self._link_type)
         self._limit = max(self._limit, _limit_of(self._link_type, snaplen))
 
-    def _read_records(self, window: U8, start: int, captured_at: int) -> tuple[Frames | None, int]:
+    def _read_records(self, window: U8, start: int, captured_at: int, lanes: int) -> tuple[Frames | None, int]:
         """The frames from `start` up to the end, what is broken, or the header of a further file; how many bytes they take."""
-        at = walk(window, start, self._links(window[start:], captured_at))
+        at = walk(window, start, self._links(window[start:], captured_at), lanes=lanes)
         words = gather(window, at, f"{self._order}u4", 4)
         magic, version = struct.unpack(f"{self._order}II", self._begin)
         further = first_true((words[:, 0] == magic) & (words[:, 1] == version))
