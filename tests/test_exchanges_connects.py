@@ -72,6 +72,12 @@ def test_an_answer_that_comes_too_late_is_refused() -> None:
     assert [(c.outcome, ms(c.end_ns)) for c in connects] == [(Outcome.ABORTED, 400), (Outcome.OK, 900)]
 
 
+def test_an_answer_may_carry_an_earlier_time_than_its_syn() -> None:
+    connect = connect_of(Wire(rtt_ms=30).syn().clock_step(-50).syn_ack().rst("client"))
+    assert (connect.outcome, connect.aborted_by) == (Outcome.ABORTED, "client")
+    assert connect.end_ns == connect.start_ns
+
+
 def test_data_shows_that_an_unseen_answer_came() -> None:
     connect = connect_of(Wire(rtt_ms=30).syn().syn_ack(lose="capture").ack().wait(ms=5).send(b"hello"))
     assert connect.outcome is Outcome.OK

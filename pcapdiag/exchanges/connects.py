@@ -75,7 +75,7 @@ def find_connects(packets: Packets, tcp: TcpTables, flows: tuple[int, int], *, r
         if established[flow] != NEVER:
             draft.end_ns = established[flow]
         elif syn_acks[flow] != NEVER:
-            draft.end_ns = syn_acks[flow]
+            draft.end_ns = max(syn_acks[flow], tries[0])  # a queue of its own may have stamped the answer earlier than its SYN
             if resets[flow] != NEVER and reset_by[flow] == CLIENT_TO_SERVER:
                 draft.outcome, draft.aborted_by = Outcome.ABORTED, "client"  # answered too late
                 draft.given_up_ns = max(ns for ns in tries if ns <= draft.end_ns), draft.end_ns
