@@ -135,6 +135,16 @@ def test_where_everything_comes_twice_both_clocks_need_not_agree() -> None:
     assert found(*unstamped) == [], "some stacks number a resend like the original"
 
 
+@pytest.mark.parametrize(("again", "expected"), [(20, 40), (15, 0)])
+def test_where_most_data_comes_again_at_once_it_needs_neither_number_nor_stamp(again: int, expected: int) -> None:
+    """IPv6 of a stack without timestamps, captured on a port that mirrors both directions; their ACKs come twice as well."""
+    rows = [
+        row(30 * i * MS + late, **BARE | {"seq": 100 * i, "payload_len": 50}) for i in range(40) for late in (0, MS // 4)[: 1 + (i < again)]
+    ]
+    rows += [row((30 * i + 9) * MS + late, **BARE | {"seq": 9, "ack": 100 * i}) for i in range(20) for late in (0, MS // 4)]
+    assert len(found(*sorted(rows, key=lambda one: one.at_ns))) == expected
+
+
 def test_a_resend_has_a_new_number_or_comes_later() -> None:
     assert found(row(0, seq=1, payload_len=9, ip_id=40), row(5 * MS, seq=1, payload_len=9, ip_id=41)) == []
     assert found(row(0, seq=1, payload_len=9, ip_id=40), row(15 * MS, seq=1, payload_len=9, ip_id=40)) == []

@@ -39,10 +39,14 @@ _HABIT = 0.02
 """A capture that copies copies often: from one packet in fifty on, unnumbered look-alikes are copies too."""
 _DOUBLED = 0.1
 """A capture in which one packet in ten comes again, number and stamp and all, was made of two that have clocks of their own."""
+_TWICE = 1 / 3
+"""A capture copies what bears neither number nor stamp when every second TCP packet with data comes again at once: no sender
+resends half of what it sends before it can have heard that it is missing."""
 _LEAST_ALIKE = 3
 """So many packets of a connection that two captures share, and no resend explains all of them."""
-_SURE, _ELSEWHERE, _LATE, _NEAR, _BARE = 1, 2, 4, 8, 16
-"""A copy; one in another capture; if its capture was made of two; if its capture copies often; if captures share more of the connection."""
+_SURE, _ELSEWHERE, _LATE, _NEAR, _BARE, _DATA = 1, 2, 4, 8, 16, 32
+"""A copy; one in another capture; if its capture was made of two; if its capture copies often; if captures share more of the connection;
+the same as _NEAR and a TCP packet with data."""
 _CHUNK = 1 << 16
 _TABLE_BITS = (12, 20)
 _SECOND_LOOK = 0x9E3779B1
@@ -92,7 +96,7 @@ class _Twins:
         self._packets, self._room = packets, room
         self._lengths: list[int] = []
         """Rows of each portion: equal ones lie in one."""
-        self._counts = {mask: np.zeros(1, np.int64) for mask in (_SURE, _LATE, _SURE | _LATE)}
+        self._counts = {mask: np.zeros(1, np.int64) for mask in (_SURE, _LATE, _SURE | _LATE, _DATA)}
         """Of each capture: twins that bear any of these."""
         self._shared: list[tuple[U64, I64]] = []
         """Hashes of connections of which a capture holds what says nothing but that it equals another's, and how much."""
@@ -123,6 +127,7 @@ class _Twins:
         found, total = Spool(self._room), self._totals()
         double, copying = self._habit(_LATE, _DOUBLED * total), self._habit(_SURE, _HABIT * total)
         copying = np.union1d(copying, np.intersect1d(double, self._habit(_SURE | _LATE, _HABIT * total)))
+        copying = np.union1d(copying, self._habit(_DATA, _TWICE * self._data_totals()))
         shared = self._often_shared()
         ends = np.cumsum(self._lengths)
         for length, end in zip(self._lengths, ends.tolist(), strict=True):
@@ -147,6 +152,14 @@ class _Twins:
         total = np.zeros(len(self._counts[_SURE | _LATE]), np.int64)
         for part in windows(len(self._packets) if self._counts[_SURE | _LATE].any() else 0, self._room):
             total = _added(total, np.bincount(self._packets.capture[part]))
+        return total
+
+    def _data_totals(self) -> I64:
+        """TCP packets with data of each capture, where any come again."""
+        packets, total = self._packets, np.zeros(len(self._counts[_DATA]), np.int64)
+        for part in windows(len(packets) if self._counts[_DATA].any() else 0, self._room):
+            carries = (packets.payload_len[part] > 0) & (packets.proto[part] == TCP)
+            total = _added(total, np.bincount(packets.capture[part][carries]))
         return total
 
     def _habit(self, bits: int, least: npt.NDArray[np.floating]) -> Rows:
@@ -234,7 +247,10 @@ def _judge(packets: Packets, earlier: Rows, later: Rows) -> U8:
     elsewhere = soon & ~here
     mask = np.zeros(len(later), np.uint8)
     named = numbered | stamped
-    for bit, where in ((_SURE, sure), (_ELSEWHERE, elsewhere & named), (_LATE, late), (_NEAR, near), (_BARE, elsewhere & ~named)):
+    data = near & (packets.proto[later] == TCP) & (packets.payload_len[later] > 0)
+    for bit, where in (
+        (_SURE, sure), (_ELSEWHERE, elsewhere & named), (_LATE, late), (_NEAR, near), (_BARE, elsewhere & ~named), (_DATA, data),
+    ):  # fmt: skip
         mask[where] |= bit
     return mask
 
