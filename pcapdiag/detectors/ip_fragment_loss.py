@@ -2,9 +2,10 @@
 
 ## What it does
 It looks for DNS lookups whose answer arrived only in part: fragments of one datagram that never became whole, from the
-server asked and after the query, followed by the same query again or by giving up. It charges from the first fragment to
-the answer that came in the end. Where the capture sits at the server all fragments are there; a repeat of the question
-behind a fragmented answer is then reported as a risk, since what the client waited for does not show.
+server asked and after the query, followed by the same query again or by the receiver's report that reassembly took too
+long. It charges from the first fragment to the answer that came in the end. Where the capture sits at the server all
+fragments are there, and one that is not was lost by the capture; a repeat of the question behind a fragmented answer is
+then reported as a risk, since what the client waited for does not show.
 
 ## Why it matters
 A datagram is lost when any of its fragments is, nobody resends a fragment, and the client notices only by its own timer
@@ -75,8 +76,11 @@ def _incomplete(trace: Trace, rows: Rows) -> Iterator[Sign]:
         row = _lost_answer(trace, exchange, rows)
         if row is None:
             continue
+        expired = _expired(trace, row)
+        if not expired and (len(exchange.tries) < 2 or _at_server(trace, exchange)):
+            continue  # the capture may have lost them
         sure = Confidence(0.6, ("fragments missing", "asked again"))
-        if _expired(trace, row):
+        if expired:
             sure = Confidence(0.9, ("the receiver reported a reassembly timeout",))
         yield Sign(
             label=LABEL, scope=OfExchange(exchange.id), start_ns=int(groups.first_ns[row]), end_ns=exchange.end_ns, confidence=sure,
@@ -86,8 +90,12 @@ def _incomplete(trace: Trace, rows: Rows) -> Iterator[Sign]:
         )  # fmt: skip
 
 
+def _at_server(trace: Trace, exchange: Exchange) -> bool:
+    return trace.vantages[int(trace.flows.capture[exchange.flow])].side == "server"
+
+
 def _lost_answer(trace: Trace, exchange: Exchange, rows: Rows) -> int | None:
-    """The first answer to a lookup that came in part only, and behind which it asked again or gave up."""
+    """The first answer to a lookup that came in part only, before its last question or giving up."""
     groups, flows = trace.packets.fragments, trace.flows
     until_ns = exchange.tries[-1] if exchange.outcome is Outcome.OK and exchange.tries else exchange.end_ns
     ours = (groups.src[rows] == flows.server[exchange.flow]) & (groups.dst[rows] == flows.client[exchange.flow])
@@ -110,7 +118,7 @@ def _asked_again(trace: Trace, rows: Rows, limits: Limits) -> Iterator[Sign]:
     fragmented = {(int(packets.capture[header]), int(packets.frame[header])): row for header, row in headers if header >= 0}
     asked: dict[tuple[int, int, str], list[Exchange]] = {}
     for exchange in trace.exchanges.where(trace.exchanges.is_any(Protocol.DNS) & trace.exchanges.ended(Outcome.OK)):
-        if trace.vantages[int(trace.flows.capture[exchange.flow])].side == "server":
+        if _at_server(trace, exchange):
             key = int(trace.flows.client[exchange.flow]), int(trace.flows.server[exchange.flow]), exchange.name
             asked.setdefault(key, []).append(exchange)
     for lookups in asked.values():

@@ -12,7 +12,7 @@ from pcapdiag.detectors.ip_fragment_loss import DETECTOR
 from pcapdiag.findings import FindingKind
 from pcapdiag.pipeline import load
 from tests.detectors.opinion import LAB, conclusions, of_cuts
-from tests.wire import Wire
+from tests.wire import Wire, merge
 
 QUESTION = b"\x05model\x04test\x00" + struct.pack(">HH", 16, 1)
 QUERY = struct.pack(">6H", 7, 0x0100, 1, 0, 0, 0) + QUESTION
@@ -49,6 +49,23 @@ def test_first_fragments_alone_may_be_a_filter_and_stay_quiet() -> None:
     wire = Wire(cport=40_000, sport=53).udp(QUERY).fragment(ANSWER, only=(1, 2), lose="before")
     wire.wait(ms=2000).udp(QUERY).fragment(ANSWER, only=(1, 2), lose="before")
     assert conclusions(DETECTOR, wire.trace()) == []
+
+
+def test_an_answer_in_part_that_nobody_asked_for_again_stays_quiet() -> None:
+    """The capture may have lost the fragment: the client goes on with what it learned."""
+    wire = asked_twice(again=False)
+    later = Wire(cport=40_001, sport=53, start_ms=40_000).udp(QUERY).fragment(ANSWER)
+    assert conclusions(DETECTOR, merge(wire, later).trace()) == []
+
+
+def test_a_fragment_missing_where_it_was_sent_was_lost_by_the_capture() -> None:
+    talk = Wire(vantage="server", rtt_ms=30).handshake()
+    for _ in range(5):
+        talk.send(300).wait(ms=20).reply(3_000)
+    wire = Wire(cport=40_000, sport=53, vantage="server", rtt_ms=30).udp(QUERY).fragment(ANSWER, only=(1,), lose="capture")
+    trace = merge(talk, wire.wait(ms=2000).udp(QUERY).fragment(ANSWER)).trace()
+    assert trace.vantages[0].side == "server"
+    assert [one.kind for one in conclusions(DETECTOR, trace) if one.kind is FindingKind.CAUSE] == []
 
 
 def test_at_the_server_a_repeat_is_a_risk_only() -> None:
