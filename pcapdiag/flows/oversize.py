@@ -175,7 +175,7 @@ def _at_receiver(packets: Packets, tcp: TcpTables) -> Iterator[Oversize]:
         flow = fd // 2
         hints = beyond[fds == fd]
         hint = int(hints[0])
-        hole = int(seg.seq[hint] - seg.gap_len[hint])
+        hole = int(_holes(tcp, hints[:1])[0])
         filled = int(first_seen(tcp.pieces, np.array([fd]), np.array([hole]))[0])
         end = _end_of(tcp, flow) if filled >= NEVER else filled
         start = int(seg.ts_ns[hint])
@@ -192,8 +192,8 @@ def _at_receiver(packets: Packets, tcp: TcpTables) -> Iterator[Oversize]:
         yield Oversize(
             fd=fd, at_sender=False, start_ns=start, last_ns=last, end_ns=end, repaired=filled < NEVER,
             passed_max_len=int(sizes.max(initial=0)), failed_min_len=full, failed_sends=skipped, passed_count=len(rows), small_lost=0,
-            sacked_above=bool((seg.payload_len[hints] > 0).any()), shrunk=False, missing_len=int(seg.gap_len[hint]),
-            proof=tuple((int(row), f"its sequence number says {int(seg.gap_len[row])} bytes before it were sent") for row in hints[:4]),
+            sacked_above=bool((seg.payload_len[hints] > 0).any()), shrunk=False, missing_len=int(seg.seq[hint]) - hole,
+            proof=tuple((row, f"its sequence number says {int(seg.seq[row]) - hole} bytes before it were sent") for row in hints[:4].tolist()),
         )  # fmt: skip
 
 
@@ -202,15 +202,25 @@ def _lasting(tcp: TcpTables, beyond: I64) -> Bools:
     seg, flows = tcp.segments, tcp.flows
     flow = seg.flow[beyond]
     fds = 2 * flow.astype(np.int64) + seg.direction[beyond]
-    holes = seg.seq[beyond] - seg.gap_len[beyond]
+    holes = _holes(tcp, beyond)
     # A filtered capture shows such holes everywhere; a receiver that misses bytes says so, or the sender speaks of them.
     named = np.searchsorted(tcp.sacked.fd, fds, side="right") > np.searchsorted(tcp.sacked.fd, fds)
     lasting = (seg.payload_len[beyond] == 0) | named
     lasting &= (tcp.tallies.packet_count[fds ^ 1] > 0) & (flows.syn_count[flow] + flows.syn_ack_count[flow] > 0)
     lasting &= first_seen(tcp.pieces, fds, holes) - seg.ts_ns[beyond] >= _LEAST_NS
-    # What the receiver acknowledged it has: only the capture does not.
-    result: Bools = lasting & (first_ack(tcp.acks, fds, holes) == len(tcp.acks))
+    result: Bools = lasting & (seg.seq[beyond] - holes >= _LEAST_HOLE_LEN)
     return result
+
+
+def _holes(tcp: TcpTables, beyond: I64) -> I64:
+    """Where what never came begins below each of these rows: what the receiver acknowledged it has, only the capture does not."""
+    seg, acks = tcp.segments, tcp.acks
+    fds = 2 * seg.flow[beyond].astype(np.int64) + seg.direction[beyond]
+    heard = np.searchsorted(acks.fd, fds, side="right")
+    told = heard > np.searchsorted(acks.fd, fds)
+    acked = np.append(acks.offset, [0])[np.where(told, heard - 1, len(acks))]
+    holes: I64 = np.maximum(seg.seq[beyond] - seg.gap_len[beyond], acked)
+    return holes
 
 
 def _end_of(tcp: TcpTables, flow: int) -> int:

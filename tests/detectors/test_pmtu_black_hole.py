@@ -134,6 +134,19 @@ def test_the_receiver_side_shows_what_speaks_of_missing_bytes() -> None:
     assert found.frames[0].note == f"its sequence number says {4 * ROOM} bytes before it were sent"
 
 
+@pytest.mark.parametrize(("acknowledged", "expected"), [(True, 1), (False, 0)])
+def test_bytes_that_only_the_capture_lost_do_not_hide_what_never_came(acknowledged: bool, expected: int) -> None:
+    """The client acknowledges a small answer that the capture lacks right below the hole, or all of it: then nothing vanished."""
+    wire = open_connection("client").send(GET).reply(b"s" * 40, lose="capture").ack("client").send(GET).wait(ms=20)
+    wire.reply(ANSWER, lose="before" if acknowledged else "capture", only=range(4))
+    begin = wire._hosts["server"].next_start - len(ANSWER)
+    for number in range(TRIES if acknowledged else 0):
+        wire.wait(ms=FIRST_MS * 2**number).resend(begin, begin + ROOM, by="server", lose="before")
+    trace = merge(wire.wait(ms=FIRST_MS * 2**TRIES).fin("client").ack("server"), chat("client")).trace()
+    assert len(diagnosed(DETECTOR, trace)) == expected
+    assert all(one.missing_len == 4 * ROOM for one in find_oversize(trace.packets, trace.tcp))
+
+
 def test_a_sender_that_shrinks_its_packets_fires_and_ends_the_wait() -> None:
     (found,) = diagnosed(DETECTOR, merge(download("server", repaired=True), chat("server")).trace())
     assert not found.at_least
