@@ -37,6 +37,26 @@ def test_an_ack_seen_before_it() -> None:
     assert Evidence.ACKED in proofs(Wire().handshake().send(300).wait(ms=250).resend())[0]
 
 
+class Ticks(Recording):
+    """What a tap with a clock of milliseconds shows."""
+
+    def __init__(self, told: Recording) -> None:
+        self._told = told
+
+    def sights(self) -> list[tuple[int, int, bytes]]:
+        return [(ts_ns, shown_ns // 1_000_000 * 1_000_000, frame) for ts_ns, shown_ns, frame in self._told.sights()]
+
+
+def test_what_a_coarse_clock_stamps_alike_came_in_the_order_of_the_file() -> None:
+    """The answer to a resend that was needed comes at once where the receiver is; it may bear the resend's own time."""
+    needed = Wire().handshake().reply(4 * MSS, lose="before", only=[1]).wait(ms=21).resend(MSS, 2 * MSS, by="server")
+    assert proofs(Ticks(needed)) == [Evidence(0)]
+    partly = Wire().handshake().reply(6 * MSS, lose="before", only=[1, 3]).wait(ms=21).resend(3 * MSS, 4 * MSS, by="server")
+    assert proofs(Ticks(partly)) == [Evidence(0)]
+    needless = Wire(rtt_ms=20.4).handshake().send(300).wait(ms=20.5).resend()
+    assert Evidence.ACKED in proofs(Ticks(needless))[0]
+
+
 def test_bytes_held_by_the_receiver_sent_again() -> None:
     """Only the second segment is missing; the sender repeats the third, too (RFC 2018 section 8 lets it, after a timeout)."""
     told = Wire().handshake().send(4 * MSS, lose="after", only=[1]).wait(ms=300).resend(MSS, 2 * MSS, by="client", lose="after")

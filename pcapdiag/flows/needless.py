@@ -46,13 +46,15 @@ def find_needless(again: Again, heard: Heard, sequence: Sequence, entries: Entri
     mark(evidence, late_original, Evidence.OLDER)
     mark(evidence, copy, Evidence.COPY)
     mark(evidence, overtaken, Evidence.LATE_ORIGINAL)
-    mark(evidence, plain & (again.done_ns <= again.ts_ns), Evidence.ACKED)
-    mark(evidence, plain & _sacked_before(again, sacked), Evidence.SACKED)
+    # Rows, not times: what answers a resend at once may bear the same tick of a coarse clock.
+    heard_before = np.append(acks.segment, [NEVER])[again.done] < entries.segment[again.at]
+    mark(evidence, plain & heard_before, Evidence.ACKED)
+    mark(evidence, plain & _sacked_before(again, entries, sacked), Evidence.SACKED)
     twice, told_by = _reported_twice(again, entries, sacked)
     mark(evidence, plain & twice, Evidence.DSACK)
     mark(evidence, plain & _echoes_original(again, entries, acks), Evidence.ECHO)
     # An ACK that comes sooner than a round trip after the resend answers something before it.
-    soon = (again.done_ns > again.ts_ns) & (again.done_ns < again.ts_ns + (_ALMOST * entries.trip_ns[again.fd]).astype(np.int64))
+    soon = ~heard_before & (again.done_ns < again.ts_ns + (_ALMOST * entries.trip_ns[again.fd]).astype(np.int64))
     mark(evidence, plain & soon & (again.kind != Kind.FILL), Evidence.TOO_SOON)
     mark(evidence, plain & _answered_one_by_one(again, sequence, entries), Evidence.TOO_SOON)
     refused = (again.done_ns >= NEVER) & (again.first >= 0) & (entries.refused_ns[again.fd] > entries.ts_ns[again.first])
@@ -110,7 +112,7 @@ def _originals(again: Again, entries: Entries) -> tuple[Bools, Bools, Bools]:
     return late, copy, overtaken
 
 
-def _sacked_before(again: Again, sacked: Sacked) -> Bools:
+def _sacked_before(again: Again, entries: Entries, sacked: Sacked) -> Bools:
     """Had the receiver reported both ends of these bytes as held?"""
     fresh = sacked.take(~sacked.duplicate)
     result = again.stop > again.start
@@ -119,7 +121,7 @@ def _sacked_before(again: Again, sacked: Sacked) -> Bools:
     begins = key(fresh.fd, fresh.start)
     for offset in (again.start, again.stop - 1):
         row = np.searchsorted(begins, key(again.fd, offset), side="right") - 1
-        result &= (row >= 0) & (fresh.fd[row] == again.fd) & (fresh.stop[row] > offset) & (fresh.ts_ns[row] <= again.ts_ns)
+        result &= (row >= 0) & (fresh.fd[row] == again.fd) & (fresh.stop[row] > offset) & (fresh.segment[row] < entries.segment[again.at])
     return result
 
 
