@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
@@ -88,6 +88,17 @@ def test_a_timeout_that_filled_a_hole() -> None:
 def test_an_overtaken_original_is_no_loss(told: Wire) -> None:
     (row,) = losses(told)
     assert (row.at_sender, row.first, row.done, row.repair) == (False, 30, 31, Repair.REORDERED)
+
+
+@pytest.mark.parametrize(("lose", "start", "resent", "repair"), [("before", MSS, 75, Repair.FAST), (None, 2 * MSS, 42, Repair.REORDERED)])
+def test_a_hole_that_overtaken_packets_filled_in_part_was_a_loss(
+    lose: Literal["before"] | None, start: int, resent: int, repair: Repair
+) -> None:
+    told = Wire().handshake().reply(2 * MSS, lose=lose, only=[1]).reply(2 * MSS, late_ms=2, only=[0])
+    if lose:
+        told.wait(ms=35).resend(MSS, 2 * MSS, by="server")
+    (found,) = losses(told)
+    assert (found.start, found.stop, found.resent, found.done, found.repair) == (start, 3 * MSS, resent, resent, repair)
 
 
 def test_a_filler_of_a_later_time_stamp_is_a_resend_however_soon_it_comes() -> None:

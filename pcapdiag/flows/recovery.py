@@ -135,6 +135,9 @@ def _filled_holes(sequence: Sequence, entries: Entries, resends: Resends, gaps: 
     row_of = dict(zip(entries.entry_of_segment[resends.segment].tolist(), range(len(resends)), strict=True))
     for hole_key, at in fillers.items():
         draft, rows = by_opener[hole_key], [row_of[one] for one in at]
+        lost = [one for one, row in zip(at, rows, strict=True) if resends.kind[row] not in (ResendKind.REORDERED, ResendKind.SPURIOUS)]
+        if lost:  # overtaken packets may have filled the rest of it before
+            draft.resent, draft.resends = min(lost), len(lost)
         draft.repair = Repair(int(_REPAIRS[resends.trigger[row_of[draft.resent]]]))
         draft.spurious = all(resends.kind[row] == ResendKind.SPURIOUS for row in rows)
         if hole_key not in unfilled:
