@@ -49,6 +49,12 @@ GRADE_F_CAP: Final = 0.4
 NO_ACKS_CAP: Final = 0.4
 """Most that is known of a path when no acknowledgments were captured: as much as one direction alone shows."""
 
+CUT_OPTIONS_CAP: Final = 0.6
+"""Most that a resend shows where the snaplen cut TCP options: SACK blocks and timestamps say whether its original had arrived."""
+
+_BY_RESENDS: Final = frozenset({"fast-retransmit-loss", "lost-retransmission", "tail-loss-rto", "rto-backoff", "microburst-loss"})
+"""Codes that rest on resends having been needed."""
+
 BLAST_CAP: Final = 3.0
 
 _GROUP: Final = {FindingKind.CAUSE: 0, FindingKind.OUTCOME: 0, FindingKind.RISK: 1, FindingKind.CAPTURE: 2}
@@ -101,6 +107,11 @@ def _capped(conclusions: Iterable[Conclusion], by_code: Mapping[str, Detector], 
             replace(one, confidence=one.confidence.capped(NO_ACKS_CAP, "no acknowledgments were captured"))
             if by_code[one.code].domain is Domain.NETWORK else one for one in conclusions
         ]  # fmt: skip
+    if tables.quality and all(one.cut_headers for one in tables.quality):
+        conclusions = [
+            replace(one, confidence=one.confidence.capped(CUT_OPTIONS_CAP, "TCP options were cut off")) if one.code in _BY_RESENDS else one
+            for one in conclusions
+        ]
     ratio = summarise(tables, ledger).unattributed_ratio
     if ratio <= UNATTRIBUTED_LIMIT:
         return conclusions

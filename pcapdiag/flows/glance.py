@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 SHOWN = 12
 """Frame numbers that are kept of what is many."""
 _DNS = 53
+_PADDED_LEN = 64
+"""Ethernet frames are filled up to so many bytes (IEEE 802.3 section 3.2.8): of a shorter one only padding may be missing."""
+_LINK_LEN = 22
+"""An Ethernet header with two VLAN tags; what is more may be a trailer."""
 
 
 @dataclass(slots=True)
@@ -30,6 +34,8 @@ class Glance:
     cut_count: int = 0
     cut_frames: list[int] = field(default_factory=list)
     """The first of them."""
+    cut_header_count: int = 0
+    """TCP packets without data that were cut all the same, in their options."""
     saw_icmp: bool = False
     saw_dns: bool = False
     saw_fragments: bool = False
@@ -56,6 +62,7 @@ class Glance:
         cut_at = np.flatnonzero(cut)
         self.cut_count += len(cut_at)
         self.cut_frames += packets.frame[rows][cut_at[: SHOWN - len(self.cut_frames)]].tolist()
+        self.cut_header_count += _cut_headers(packets, cut_at + rows.start if isinstance(rows, slice) else rows[cut_at])
         self.saw_icmp |= bool(((proto == ICMP) | (proto == ICMPV6)).any())
         self.saw_dns |= bool(((proto == UDP) & ((sport == _DNS) | (dport == _DNS))).any())
         self.saw_fragments |= bool(((packets.frag_offset[rows] > 0) | packets.more_fragments[rows]).any())
@@ -68,6 +75,13 @@ class Glance:
             others = self._others.setdefault(port, set())
             if len(others) < 2:
                 others |= set(np.unique(np.where(sport == port, dport, sport))[:2].tolist())
+
+
+def _cut_headers(packets: Packets, cut: Rows) -> int:
+    """How many of the cut packets were cut in their TCP options, as far as packets without data show it."""
+    frame_len = packets.frame_len[cut].astype(np.int64)
+    bare = (packets.proto[cut] == TCP) & (packets.payload_len[cut] == 0) & (frame_len > _PADDED_LEN)
+    return int((bare & (frame_len - packets.ip_len[cut] <= _LINK_LEN)).sum())
 
 
 def glance(packets: Packets, capture_count: int, room: Room | None) -> list[Glance]:

@@ -193,7 +193,7 @@ def _at_receiver(packets: Packets, tcp: TcpTables) -> Iterator[Oversize]:
             fd=fd, at_sender=False, start_ns=start, last_ns=last, end_ns=end, repaired=filled < NEVER,
             passed_max_len=int(sizes.max(initial=0)), failed_min_len=full, failed_sends=skipped, passed_count=len(rows), small_lost=0,
             sacked_above=bool((seg.payload_len[hints] > 0).any()), shrunk=False, missing_len=int(seg.seq[hint]) - hole,
-            proof=tuple((row, f"its sequence number says {int(seg.seq[row]) - hole} bytes before it were sent") for row in hints[:4].tolist()),
+            proof=tuple((row, f"its sequence number says {seg.seq[row] - hole} bytes before it were sent") for row in hints[:4].tolist()),
         )  # fmt: skip
 
 

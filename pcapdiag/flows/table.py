@@ -308,6 +308,8 @@ class Quality:
     """Frames of which fewer bytes were captured than sent."""
     cut_frame_numbers: tuple[int, ...] = ()
     """A few of their numbers."""
+    cut_headers: int = 0
+    """Of these: TCP packets without data, cut in their options (SACK blocks, timestamps)."""
     tcp_data_packets: int
     unseen_bytes: int
     """Bytes acknowledged but never captured (Gaps)."""

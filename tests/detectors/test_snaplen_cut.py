@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pcapdiag.detectors.snaplen_cut import DETECTOR
 from pcapdiag.findings import FindingKind
 from pcapdiag.pipeline import diagnose, load
@@ -36,6 +38,16 @@ def test_fires_for_cut_packets(tmp_path: Path) -> None:
 def test_a_short_snaplen_invents_no_loss(tmp_path: Path) -> None:
     causes = {f.code for f in diagnose(cut(tmp_path)).findings if f.conclusion.kind is FindingKind.CAUSE}
     assert causes <= {"server-think"}
+
+
+@pytest.mark.parametrize(("snaplen", "sure"), [(64, 0.6), (80, 0.95), (1_514, 0.95)])
+def test_where_it_cut_options_a_resend_may_have_been_needless(snaplen: int, sure: float, tmp_path: Path) -> None:
+    """SACK blocks and timestamps would tell; cut behind the headers, data is all that is missing."""
+    wire = Wire().handshake().send(300).reply(300).wait(ms=50).send(300, lose="after").wait(ms=300).resend().reply(300)
+    path = tmp_path / "lost.pcap"
+    path.write_bytes(wire.close().pcap(snaplen=snaplen))
+    (found,) = (f for f in diagnose(load(str(path))).findings if f.code == "tail-loss-rto")
+    assert found.conclusion.confidence.value == sure
 
 
 def test_whole_packets_stay_quiet(tmp_path: Path) -> None:
