@@ -116,3 +116,11 @@ def test_rank_correlation() -> None:
     assert rank_correlation(rising, np.ones(10)) == 0
     assert rank_correlation(np.array([1, 1, 2, 2]), np.array([1, 1, 5, 5])) == pytest.approx(1), "ties share a rank"
     assert rank_correlation(rising[:0], rising[:0]) == 0
+
+
+def test_no_round_trip_is_longer_than_any_timer_waits() -> None:
+    """The capturing host slept for an hour, or its clock was put forward by one; two minutes are the longest timer."""
+    for slept_ms, expected in ((100_000, 2), (3_600_000, 1)):
+        wire = Wire(rtt_ms=30).handshake().send(100).wait(ms=20).acks("none").send(100).wait(ms=slept_ms).ack("server")
+        (one,) = histories(wire.trace().tcp, samples=1)
+        assert len(one.rtt_ns) == expected

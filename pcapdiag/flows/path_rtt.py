@@ -10,6 +10,7 @@ import numpy as np
 
 from pcapdiag.columns import I64, NEVER, Bools, Rows
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Kind, TcpTables, Vantage
+from pcapdiag.flows.unseen_loss import RTO_MAX_NS
 from pcapdiag.spool import Spool, rows_by_number, windows
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class History:
 def histories(tcp: TcpTables, *, samples: int = NEEDED) -> Iterator[History]:
     """One per pair of hosts and half of their path with that many samples; not the half that lies inside the capturing host.
 
-    Handshakes without resends count (their ACKs are never delayed); samples follow Karn's rule (RFC 6298 section 3).
+    Handshakes without resends count (their ACKs are never delayed); samples follow Karn's rule (RFC 6298 section 3),
+    and none is longer than any timer waits.
     """
     if not len(tcp.flows):
         return
@@ -114,10 +116,11 @@ def _samples(tcp: TcpTables, half_of_flow: I64) -> dict[str, NDArray[Any]]:
 
     def add(flow: NDArray[Any], direction: NDArray[Any], sent_ns: I64, rtt_ns: I64, segment: Rows) -> None:
         vantage = flows.vantage[flow]
-        outside = np.where(direction == CLIENT_TO_SERVER, vantage != Vantage.SERVER, vantage != Vantage.CLIENT) & (vantage != Vantage.LOCAL)
+        usable = np.where(direction == CLIENT_TO_SERVER, vantage != Vantage.SERVER, vantage != Vantage.CLIENT) & (vantage != Vantage.LOCAL)
+        usable &= rtt_ns <= RTO_MAX_NS  # longer without a resend: the host slept, or the capture's clock stepped
         half = (half_of_flow[flow] + direction).astype(np.int32)
         columns = {"half": half, "sent_ns": sent_ns, "rtt_ns": rtt_ns, "flow": flow.astype(np.int32), "segment": segment}
-        spool.append({name: column[outside] for name, column in columns.items()})
+        spool.append({name: column[usable] for name, column in columns.items()})
 
     for part in windows(len(segments), tcp.room):
         rows = part.start + np.flatnonzero(segments.rtt_ns[part] >= 0)
