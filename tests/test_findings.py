@@ -337,31 +337,6 @@ def test_healthy_means_nothing_of_medium_severity() -> None:
     assert verdict(ranked(rows, lowers), [quality()]) == "capture"
 
 
-# fingerprint
-
-
-def test_a_fingerprint_knows_the_fault_not_the_day() -> None:
-    found = conclusion("pmtu-black-hole", (0, 1, 3), identity=("1004", "1499"))
-    prints = {
-        one((exchange(0, 0, 9),), found).fingerprint,
-        one((exchange(0, 0, 99),), replace(found, intervals=((0, at(50), at(60)),), stall_ns=7, summary="again")).fingerprint,
-    }
-    other_port = flows((AGENT, 60_000, SERVER, 443, 6))
-    prints.add(ranked((exchange(0, 0, 9),), found, columns=other_port)[0].fingerprint)
-    assert len(prints) == 1
-    other_server = flows((AGENT, 51_522, OTHER_SERVER, 443, 6))
-    prints.add(ranked((exchange(0, 0, 9),), found, columns=other_server)[0].fingerprint)
-    prints.add(one((exchange(0, 0, 9),), replace(found, identity=("1004", "1400"))).fingerprint)
-    assert len(prints) == 3
-
-
-def test_a_named_server_keeps_its_fingerprint_when_its_address_changes() -> None:
-    row = exchange(0, 0, 9, facts={"server_name": "api.example"})
-    found = conclusion("pmtu-black-hole", (0, 1, 3))
-    elsewhere = flows((AGENT, 1, OTHER_SERVER, 443, 6))
-    assert one((row,), found).fingerprint == ranked((row,), found, columns=elsewhere)[0].fingerprint
-
-
 # what findings carry
 
 
