@@ -1,7 +1,9 @@
 """mid-stream-start: connections were open before the capture began.
 
 ## What it does
-It counts TCP connections that carry data but show no SYN and no SYN-ACK.
+It counts TCP connections that carry data but show no SYN and no SYN-ACK. A request that nobody saw answered is left open
+(`capture-gap` in the ledger) when its client had not yet acknowledged all that the server sent before the capture began:
+the answer may be among that, or wait behind it.
 
 ## Why it matters
 The handshake tells who opened the connection, the MSS, the window scale and a first round trip; the beginning of an
@@ -22,13 +24,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pcapdiag.capture.frames import Capture
-from pcapdiag.columns import Bools
+from pcapdiag.columns import NEVER, Bools
 from pcapdiag.findings import SHOWN, Conclusion, Defect, Detector, Domain, Limits, concluded
-from pcapdiag.flows.table import Flows, Quality
+from pcapdiag.flows.table import CLIENT_TO_SERVER, Flows, Quality
 from pcapdiag.packets.table import TCP
 from pcapdiag.stalls.evidence import frames_of, mark
 from pcapdiag.stalls.ledger import Ledger
-from pcapdiag.stalls.sign import Sign
+from pcapdiag.stalls.sign import CAPTURE_GAP, Confidence, OfExchange, Sign
 from pcapdiag.trace import Tables, Trace
 
 CODE = "mid-stream-start"
@@ -47,6 +49,27 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         mine = flows[trace.flows.capture[flows] == capture]
         shown = frames_of(trace, ((_first_data(trace, flow), "first data; no handshake in this capture") for flow in mine[:SHOWN].tolist()))
         yield mark(CODE, shown, facts=tuple(mine.tolist()))
+    yield from _perhaps_answered(trace)
+
+
+def _perhaps_answered(trace: Trace) -> Iterable[Sign]:
+    """Requests without an answer whose own packets acknowledge less than the server had sent when the capture began.
+
+    Stream offsets of a direction without a SYN count from its first packet, so what lies below them was sent before it.
+    """
+    exchanges, seg = trace.exchanges, trace.segments
+    asked = ~exchanges.is_setup & (exchanges.first_byte_ns == NEVER) & (exchanges.request_end_ns < NEVER)
+    asked &= (exchanges.request.counts > 0) & _begun_before(trace.flows)[exchanges.flow]
+    for row in trace.paced(np.flatnonzero(asked).tolist()):
+        flow, last = int(exchanges.flow[row]), exchanges.request[row][-1:, 1] - 1
+        at = int(trace.streams.part(flow).segment_of(2 * flow + CLIENT_TO_SERVER, last)[0])
+        if at < 0 or seg.ack[at] >= -1:  # -1: no ACK
+            continue
+        note = f"the client still lacked {-int(seg.ack[at])} bytes that the server sent before the capture began"
+        yield Sign(
+            label=CAPTURE_GAP, scope=OfExchange(row), start_ns=int(exchanges.request_end_ns[row]), end_ns=int(exchanges.end_ns[row]),
+            frames=frames_of(trace, ((at, note),)), confidence=Confidence(0.95, ("bytes sent before the capture began, not acknowledged",)),
+        )  # fmt: skip
 
 
 def _first_data(trace: Trace, flow: int) -> int:

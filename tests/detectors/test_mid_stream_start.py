@@ -8,9 +8,11 @@ import pytest
 
 from pcapdiag.detectors.mid_stream_start import DETECTOR
 from pcapdiag.findings import FindingKind
-from pcapdiag.pipeline import load
+from pcapdiag.pipeline import diagnose, load
 from tests.detectors.opinion import LAB, conclusions, of_cuts
 from tests.wire import Wire, merge
+from tests.wire_bytes import pcap
+from tests.wire_line import Lose
 
 
 def test_data_without_a_handshake_fires() -> None:
@@ -28,6 +30,19 @@ def test_a_handshake_that_was_seen_stays_quiet(wire: Wire) -> None:
 
 def test_acknowledgments_alone_stay_quiet() -> None:
     assert conclusions(DETECTOR, Wire().ack().ack("server").trace()) == []
+
+
+@pytest.mark.parametrize(("lose", "told"), [("before", {"capture-gap"}), (None, {"server-think"})])
+def test_an_answer_may_wait_behind_what_was_sent_before_the_capture_began(tmp_path: Path, lose: Lose | None, told: set[str]) -> None:
+    get = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
+    wire = Wire().handshake().send(get % b"a").reply(b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n" + bytes(4_000), lose=lose)
+    before = len(wire.wait(ms=900).frames())
+    wire.send(get % b"b").wait(ms=3_000).close()
+    path = tmp_path / "late.pcap"
+    path.write_bytes(pcap(wire.frames()[before:]))
+    trace = load(str(path))
+    spent = {code for code, ns in diagnose(trace).ledger.by_label_ns().items() if ns > 1_000_000_000}
+    assert ([one.name for one in trace.exchanges], spent) == (["GET /b"], told)
 
 
 def test_a_cut_capture_raises_nothing(tmp_path: Path) -> None:
