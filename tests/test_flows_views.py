@@ -20,6 +20,7 @@ from tests.wire_line import Vantage
 if TYPE_CHECKING:
     from pcapdiag.trace import Trace
 
+ENDS: tuple[Vantage, Vantage] = ("client", "server")
 LAB = Path(__file__).parent.parent.parent / "shared" / "captures" / "lab"
 
 
@@ -45,6 +46,17 @@ def test_two_captures_of_one_path_say_what_one_of_them_says(tmp_path: Path, time
     assert failures == ()
     assert spent(both) in alone
     assert len(both.flows) == 1
+
+
+@pytest.mark.parametrize("late_s", [0.0, 3.0, -3.0])
+def test_of_two_that_show_as_much_the_one_nearer_to_the_client_is_taken_in_any_order(tmp_path: Path, late_s: float) -> None:
+    near, far = (Wire(vantage=side, rtt_ms=150).handshake().http_get(think_ms=80).http_get(body=6_000).close() for side in ENDS)
+    (tmp_path / "near.pcap").write_bytes(pcap(near.frames()))
+    (tmp_path / "far.pcap").write_bytes(pcap([(ns + round(late_s * 1e9), frame) for ns, frame in far.frames()]))
+    for order in (("near.pcap", "far.pcap"), ("far.pcap", "near.pcap")):
+        both, _ = scan([str(tmp_path / name) for name in order], Options())
+        assert spent(both) == spent(load(str(tmp_path / "near.pcap")))
+        assert [both.captures[capture].name for capture in both.flows.capture.tolist()] == ["near.pcap"]
 
 
 def spent(trace: Trace) -> dict[str, int]:

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pcapdiag.flows.conversations import blocks, find_conversations
+from pcapdiag.flows.conversations import blocks, endpoints, find_conversations
 from pcapdiag.flows.copies import identity
 from pcapdiag.flows.pieces import key
 from pcapdiag.flows.segmented import group_starts
 from pcapdiag.packets.distinct import mixed
+from pcapdiag.packets.table import ACK, SYN
 from pcapdiag.spool import WINDOW, mask_of, rows_where, windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pcapdiag.columns import I64, U64, Bools, Rows
+    from pcapdiag.columns import F64, I64, U64, Bools, Rows
     from pcapdiag.flows.conversations import Conversations
     from pcapdiag.packets.table import Packets
     from pcapdiag.spool import Room
@@ -31,7 +32,8 @@ _LEAST_SHARED: Final = 3
 _SHARE: Final = 0.2
 """Of a connection's packets that two captures have in common; fewer are one packet where offload cuts them otherwise at each end."""
 _ENOUGH: Final = 0.75
-"""The capture that shows most of all is taken if it holds so much of what the best one holds of a connection."""
+"""The capture that shows most of all is taken if it holds so much of what the best one holds of a connection; of equals the one nearest
+to the clients, where the whole wait of a request shows."""
 _INSTANT_NS: Final = 1_000
 """Two taps see no packet at the same microsecond; files of one tap may tell nanoseconds, or not."""
 _NOTHING: Final = np.empty(0, np.intp)
@@ -80,6 +82,9 @@ class _Views:
     """Of these: those that a number or a stamp tells from resends."""
     at_once: I64
     """Of these: those that have the same time in both."""
+    lead_ns: I64
+    """How much later on average the shared packets of the server come than those of the client: most at the tap nearest to the client,
+    whatever the clocks say, for all of them saw the same packets."""
 
     @classmethod
     def of(cls, packets: Packets, rows: Rows, group: I64) -> _Views:
@@ -93,8 +98,9 @@ class _Views:
         told = shared & ((packets.ip_id[rows] != 0) | packets.has_ts[rows])
         keys, of = np.unique(np.stack([group, capture]), axis=1, return_inverse=True)
         of = of.reshape(-1)
-        counts = (np.bincount(of, weights=weights, minlength=keys.shape[1]).astype(np.int64) for weights in (None, shared, told, at_once))
-        return cls(**dict(zip((one.name for one in fields(cls)), (*keys, *counts), strict=True)))
+        counts = [np.bincount(of, weights=weights, minlength=keys.shape[1]).astype(np.int64) for weights in (None, shared, told, at_once)]
+        lead_ns = _lead_ns(packets.ts_ns[rows], shared, _from_client(packets, rows, group), of, keys.shape[1])
+        return cls(**dict(zip((one.name for one in fields(cls)), (*keys, *counts, lead_ns), strict=True)))
 
     @classmethod
     def joined(cls, parts: list[_Views]) -> _Views:
@@ -114,10 +120,42 @@ class _Views:
         np.maximum.at(best, group[same], self.count[same])
         rank = np.bincount(self.capture[same], weights=self.count[same], minlength=int(self.capture.max(initial=0)) + 1)  # who shows most
         worth = np.where(same & (self.count >= _ENOUGH * best[group]), 1 + rank[self.capture], 0)
-        order = np.lexsort((self.capture, -worth, group))
+        order = np.lexsort((self.capture, -self._nearness(same, group)[self.capture], -worth, group))
         second: Bools = same.copy()
         second[order[group_starts(group[order])]] = False
         return second
+
+    def _nearness(self, same: Bools, group: I64) -> F64:
+        """Per capture how much nearer to the clients it was taken than the others that hold the same connections."""
+        weight = np.where(same, self.shared, 0)
+        mean_ns = np.bincount(group, weights=weight * self.lead_ns) / np.maximum(np.bincount(group, weights=weight), 1)
+        return np.bincount(self.capture, weights=weight * (self.lead_ns - mean_ns[group])).astype(np.float64)
+
+
+def _from_client(packets: Packets, rows: Rows, group: I64) -> Bools:
+    """Which packets of some connections, one behind the other, the client sent: who sent a SYN, else who has the higher port."""
+    begin = np.flatnonzero(group_starts(group))
+    if not len(begin):
+        return np.empty(0, np.bool_)
+    flags = packets.flags[rows] & (SYN | ACK)
+    ends = [endpoints(packets.src[rows], packets.sport[rows]), endpoints(packets.dst[rows], packets.dport[rows])]
+    client = np.where(flags == SYN, ends[0], np.where(flags == (SYN | ACK), ends[1], -1))
+    client = np.maximum.reduceat(client, begin)
+    higher = np.where(packets.sport[rows] > packets.dport[rows], *ends)[begin]
+    client = np.where(client < 0, higher, client)
+    mine: Bools = ends[0] == np.repeat(client, np.diff(begin, append=len(rows)))
+    return mine
+
+
+def _lead_ns(ts_ns: I64, shared: Bools, from_client: Bools, of: Rows, count: int) -> I64:
+    """Of each view the mean time of the shared packets from the server, minus that of the client's; 0 when one has none."""
+    begin_ns = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(begin_ns, of, ts_ns)
+    at_ns = ts_ns - begin_ns[of]
+    some = [np.bincount(of, weights=mine, minlength=count) for mine in (shared & from_client, shared & ~from_client)]
+    sums = [np.bincount(of, weights=at_ns * mine, minlength=count) for mine in (shared & from_client, shared & ~from_client)]
+    client, server = (total / np.maximum(number, 1) for total, number in zip(sums, some, strict=True))
+    return np.where((some[0] > 0) & (some[1] > 0), server - client, 0).astype(np.int64)
 
 
 def _shared(packets: Packets, rows: Rows, capture: I64) -> tuple[Bools, Bools]:
