@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcapdiag.columns import I64, Bools, Rows
+from pcapdiag.columns import I64, NEVER, Bools, Rows
+from pcapdiag.flows.segmented import group_starts, last_index_where
 from pcapdiag.packets.table import ICMP, ICMPV6, Packets
 from pcapdiag.pair.clock import to_near
 from pcapdiag.pair.match_flows import matched_rows, pair_of_flow
@@ -76,6 +77,10 @@ def restore(
     order = np.argsort(taken, kind="stable")
     taken, lead = taken[order], lead[order]
     ts_ns = to_near(clocks, far.packets.ts_ns[taken], far.packets.frame[taken]) + lead
+    if len(entries):
+        of_tcp = np.searchsorted(taken, rows)
+        there_ns = to_near(clocks, matched.far.ts_ns, far.packets.frame[far.tcp.segments.row[matched.far.segment]])
+        ts_ns[of_tcp] = _like_neighbours(ts_ns[of_tcp], lead[of_tcp], matched, entries, there_ns)
     near_rows, far_rows = np.arange(near.begin, near.begin + len(near.packets)), far.begin + taken
     near_at, far_at = (0, len(near_rows)) if near.begin < far.begin else (len(far_rows), 0)
     room = near.room
@@ -97,6 +102,40 @@ def _lead(direction: I64, delays: tuple[Delays | None, Delays | None]) -> I64:
     least = [one.least_ns if one else 0 for one in delays]
     lead: I64 = np.where(direction == 0, -least[0], least[1])
     return lead
+
+
+def _like_neighbours(ts_ns: I64, lead_ns: I64, matched: PacketMatch, entries: Rows, there_ns: I64) -> I64:
+    """When packets passed the near tap: as long on their way as the faster of the packets around them that both captures hold.
+
+    A queue, or a longer way, delays one packet as it does the next; and in none of both one overtakes the other.
+
+    Args:
+        ts_ns: by the least delay, which holds where no packet of the same way was seen twice.
+        lead_ns: the same, minus the time at the far tap.
+        matched: which packets are the same.
+        entries: rows in the far half.
+        there_ns: the times of the far half, in the near clock.
+    """
+    far, count = matched.far, len(matched.far)
+    order = np.lexsort((far.ts_ns, far.way))
+    place = np.empty(count, np.int64)
+    place[order] = np.arange(count)
+    both, first = far.other[order] >= 0, group_starts(far.way[order])
+    last = np.append(first[1:], [True])
+    before = last_index_where(both, first)[place[entries]]
+    after = count - 1 - last_index_where(both[::-1], last[::-1])[::-1][place[entries]]
+    known = before >= 0, after < count
+    neighbours = [order[np.where(there, at, 0)] for at, there in zip((before, after), known, strict=True)]
+    near_ns = [matched.near.ts_ns[far.other[one]] for one in neighbours]
+    sign = np.where(far.direction[entries] == 0, -1, 1)
+    way_ns = [
+        np.where(there, sign * (passed_ns - there_ns[one]), NEVER) for one, passed_ns, there in zip(neighbours, near_ns, known, strict=True)
+    ]
+    fastest_ns = np.minimum(*way_ns)
+    found = np.where(fastest_ns < NEVER, ts_ns - lead_ns + sign * fastest_ns, ts_ns)
+    earliest_ns = np.where(known[0], near_ns[0], found)
+    latest_ns = np.where(known[1], near_ns[1], found)
+    return np.maximum(np.minimum(found, latest_ns), earliest_ns)
 
 
 def _alone(far: Side, match: FlowMatch) -> Rows:
