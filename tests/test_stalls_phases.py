@@ -10,6 +10,7 @@ import pytest
 
 from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.table import Exchange, Outcome, Protocol
+from pcapdiag.pipeline import diagnose
 from pcapdiag.stalls.phases import Part, Phases
 from tests.exchange_rows import exchanges_of
 from tests.wire import START_NS, Recording, Wire, merge
@@ -51,6 +52,23 @@ def test_what_a_round_trip_takes_beyond_the_least_one_is_queueing() -> None:
     trace = Wire(rtt_ms=20).handshake().http_get().wait(ms=2_000).rtt(60).http_get(think_ms=100).trace()
     found = told(Phases(trace.exchanges, trace.tcp, trace.streams).parts(max(trace.exchanges, key=lambda one: one.start_ns)))
     assert found == [("WAIT", "propagation", 10), ("WAIT", "queueing", 40), ("WAIT", "server-think", 100), ("WAIT", "propagation", 10)]
+
+
+@pytest.mark.parametrize(("answers", "label"), [(True, "unattributed"), (False, "server-think")])
+@pytest.mark.parametrize("asked_again", [True, False])
+def test_who_had_answered_did_not_think(answers: bool, label: str, asked_again: bool) -> None:
+    """The answer is lost before the tap, and all that sends it again; the server's later ACKs count it as sent."""
+    wire = Wire(rtt_ms=20).handshake().http_get().wait(ms=50).send(GET)
+    if answers:
+        wire.reply(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", lose="before").wait(ms=300).resend(by="server", lose="before")
+    if asked_again:
+        wire.wait(ms=500).keepalive("client").ack("server")
+    trace = wire.wait(ms=2_000).fin("client").ack("server").trace()
+    last = max(trace.exchanges, key=lambda one: one.start_ns)
+    assert last.outcome is Outcome.ABORTED
+    assert {label for _, label, ms in told(Phases(trace.exchanges, trace.tcp, trace.streams).parts(last)) if ms > 1_000} == {label}
+    spent = {code for code, ns in diagnose(trace).ledger.by_label_ns().items() if ns > 1_000 * MS}
+    assert spent == {label}
 
 
 def test_a_delayed_ack_is_no_round_trip() -> None:

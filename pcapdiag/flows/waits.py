@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pcapdiag.columns import NEVER, rows_between
+from pcapdiag.flows.pieces import first_seen
+from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Kind
+from pcapdiag.packets.table import ACK, RST
 
 if TYPE_CHECKING:
     from pcapdiag.columns import I64
@@ -17,6 +20,8 @@ _GIVE_UP_NS = 1_200_000_000_000
 """Linux gives a connection up after 15 resends, 924.6 s at the least timer (tcp_retries2): no loss is waited for any longer."""
 _FULL_SHARE = 0.9
 """Options vary the payload of a full packet by some bytes."""
+_FIN_LEN = 1
+"""Of the numbers that a sender counts one is its FIN's."""
 _LEAST_FULL_LEN = 500
 """Below the least MSS a host must accept (536, RFC 9293 section 3.7.1) no packet counts as full."""
 
@@ -77,6 +82,21 @@ def silence_around(tcp: TcpTables, flow: int, *, heard: int, ts_ns: int) -> Sile
     start = int(tcp.segments.ts_ns[last]) if last >= 0 else int(tcp.flows.first_ns[flow])
     end = int(tcp.segments.ts_ns[following]) if following >= 0 else int(tcp.flows.last_ns[flow])
     return Silence(start, end, last, following)
+
+
+def spoken_of_ns(tcp: TcpTables, flow: int) -> int:
+    """When the server first counted bytes as sent that neither came by nor were ever acknowledged; NEVER.
+
+    A pure ACK carries its sender's next sequence number (RFC 9293 section 3.8.4 lets probes carry the one before).
+    """
+    begin, stop = int(tcp.flows.begin[flow]), int(tcp.flows.stop[flow])
+    seg, here, fd = tcp.segments, slice(begin, stop), np.array([2 * flow + SERVER_TO_CLIENT])
+    had = seg.ack[here][(seg.direction[here] == CLIENT_TO_SERVER) & ((seg.flags[here] & (ACK | RST)) == ACK)]
+    if not len(had) or first_seen(tcp.pieces, fd, had.max(keepdims=True))[0] < NEVER:
+        return NEVER
+    beyond = (seg.direction[here] == SERVER_TO_CLIENT) & (seg.kind[here] == Kind.CONTROL) & ((seg.flags[here] & RST) == 0)
+    beyond &= seg.seq[here] > had.max() + _FIN_LEN
+    return int(seg.ts_ns[begin + np.argmax(beyond)]) if beyond.any() else NEVER
 
 
 def bulk_intervals(tcp: TcpTables, fd: int, within_ns: int) -> tuple[I64, I64]:

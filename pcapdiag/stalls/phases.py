@@ -17,7 +17,7 @@ from pcapdiag.columns import NEVER
 from pcapdiag.exchanges.table import Exchange, Outcome, Protocol
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Vantage
-from pcapdiag.flows.waits import bulk_intervals
+from pcapdiag.flows.waits import bulk_intervals, spoken_of_ns
 from pcapdiag.stalls.sign import (
     CLIENT_PRODUCE,
     DELIVERY,
@@ -183,7 +183,7 @@ class Phases:
 
         What arrives at the tap left the server `ago_ns` earlier; the turn is laid out in the server's time.
         """
-        host = self._host(exchange)
+        host = self._host(exchange, end - start)
         if exchange.h2_stream:
             within = BULK_TRIPS * self._round_trip(exchange) + ACK_SLACK_NS
             starts, ends = self._bulk(exchange.flow, int(within))
@@ -203,12 +203,21 @@ class Phases:
             found = self._bulk_cache[flow] = starts.tolist(), ends.tolist()
         return found
 
-    def _host(self, exchange: Exchange) -> Label:
-        """Whose time a wait is: the server's once it can have the request; nobody's when it may never have got it."""
-        had_it = exchange.request_acked_ns < NEVER or exchange.first_byte_ns < NEVER
+    def _host(self, exchange: Exchange, turn_ns: int) -> Label:
+        """Whose time a wait is: the server's once it can have the request.
+
+        Nobody's when it may never have got it, and no stall when it had answered and the answer never came.
+        """
+        answered = exchange.first_byte_ns < NEVER
+        had_it = exchange.request_acked_ns < NEVER or answered
         at_server = int(self._tcp.flows.vantage[exchange.flow]) == Vantage.SERVER
         believable = exchange.duration_ns <= LONGEST_NS
-        return SERVER_THINK if (had_it or at_server) and believable else UNATTRIBUTED
+        if not ((had_it or at_server) and believable):
+            return UNATTRIBUTED
+        # Of what it sent before the end it speaks in the ACK of whatever ended the exchange.
+        trigger = self.trigger_ns(exchange)
+        sent = not answered and turn_ns > trigger and spoken_of_ns(self._tcp, exchange.flow) < exchange.end_ns + trigger
+        return UNATTRIBUTED if sent else SERVER_THINK
 
     def _receive(self, exchange: Exchange, start: int, end: int) -> Iterator[Part]:
         """While the response comes: its own pace, pauses of its producer, and at the server the way to the client."""

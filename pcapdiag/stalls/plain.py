@@ -14,7 +14,7 @@ from pcapdiag.exchanges.table import CODES, Outcome, Protocol
 from pcapdiag.flows.rtt import AllRoundTrips
 from pcapdiag.flows.segmented import concatenated_ranges, group_starts, running_max, shifted
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Vantage
-from pcapdiag.flows.waits import backlogs
+from pcapdiag.flows.waits import backlogs, spoken_of_ns
 from pcapdiag.flows.within import search_within
 from pcapdiag.stalls.phases import (
     ACK_SLACK_NS,
@@ -227,18 +227,23 @@ class Plain:
         idle_start = shifted(np.concatenate([b, end_ns])[order], group_starts(everyone[order]))
         first = np.flatnonzero(group_starts(everyone[order]))
         idle_start[first] = start_ns
-        host = self._host(rows)
+        host = self._host(rows, end_ns - start_ns)
         return [
             Laid(rows[everyone[order]], idle_start, idle_end, host[everyone[order]]),
             Laid(rows[of], a, b, np.full(len(of), _TRANSFER)),
         ]
 
-    def _host(self, rows: Rows) -> I64:
-        """Whose time a wait is: the server's once it can have the request; nobody's when it may never have got it."""
+    def _host(self, rows: Rows, turn_ns: I64) -> I64:
+        """Whose time a wait is: the server's once it can have the request; nobody's if it may never have, or its answer never came."""
         exchanges = self._exchanges
         had_it = (exchanges.request_acked_ns[rows] < NEVER) | (exchanges.first_byte_ns[rows] < NEVER)
         had_it |= self._tcp.flows.vantage[exchanges.flow[rows]] == Vantage.SERVER
         had_it &= exchanges.end_ns[rows] - exchanges.start_ns[rows] <= LONGEST_NS
+        open_ = np.flatnonzero(had_it & (exchanges.first_byte_ns[rows] == NEVER) & (turn_ns > self._trigger_ns[rows]))
+        spoken_ns = {flow: spoken_of_ns(self._tcp, flow) for flow in np.unique(exchanges.flow[rows[open_]]).tolist()}
+        for at in open_.tolist():
+            heard_ns = exchanges.end_ns[rows[at]] + self._trigger_ns[rows[at]]
+            had_it[at] = spoken_ns[int(exchanges.flow[rows[at]])] >= heard_ns
         return np.where(had_it, _THINK, _UNATTRIBUTED)
 
     def _receives(self, rows: Rows, start_ns: I64, last_ns: I64) -> list[Laid]:
