@@ -10,7 +10,7 @@ import pytest
 
 from pcapdiag.options import Options
 from pcapdiag.pipeline import scan
-from tests.two_taps import Tapped, Taps
+from tests.two_taps import Tapped, Taps, codes, counts, finding
 from tests.wire_line import MS
 
 REQUEST = b"POST /v1/messages HTTP/1.1\r\nHost: api.test\r\nContent-Length: 2\r\n\r\nhi"
@@ -23,6 +23,22 @@ def longer_way(wire: Tapped) -> None:
     for number in range(8):
         wire.rtt(20 if number < 3 else 320).send(REQUEST).wait(ms=30).reply(RESPONSE).wait(ms=200)
     wire.close()
+
+
+def too_big(wire: Tapped) -> None:
+    """A router between the taps tells the server, which cuts its answer smaller."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1300\r\n\r\n" + b"x" * 1_300
+    wire.handshake().send(REQUEST).wait(ms=20).reply(answer, lose=wire.between("server")).icmp_ptb(1_200, quoting="server")
+    wire.resend(0, 1_000, by="server").resend(1_000, len(answer), by="server").wait(ms=50).close()
+
+
+def test_what_a_router_told_the_far_side_alone_explains_what_the_near_side_lacked(tmp_path: Path) -> None:
+    diagnosis = Taps.of(too_big, rtt_ms=60).diagnosed(tmp_path)
+    assert codes(diagnosis, but={"server-think"}) == ["icmp-ptb-honoured"]
+    assert (finding(diagnosis, "icmp-ptb-honoured").conclusion.details["mtu"], diagnosis.tables.captures[1].name) == (1_200, "server.pcap")
+    pair = diagnosis.tables.pair
+    assert pair is not None
+    assert counts(pair) == ({}, {"between": 1}), "the report itself never was to pass the near tap"
 
 
 @pytest.mark.parametrize("offset_ms", [0, 7_000])

@@ -64,7 +64,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
         router = packets.addresses.text(int(packets.src[report.row]))
         told = Frame(int(packets.capture[report.row]), int(packets.frame[report.row]), report.ts_ns, f"packet too big: MTU {report.mtu}")
         proof = frames_of(trace, (
-            (int(found.first_segment[row]), f"sent in packets above {report.mtu} bytes"),
+            (int(found.first_segment[row]) if found.at_sender[row] else -1, f"sent in packets above {report.mtu} bytes"),
             (int(found.resent_segment[row]), "the same bytes, in smaller packets"),
             (int(found.done_segment[row]), "acknowledged"),
         ))  # fmt: skip
@@ -72,7 +72,7 @@ def signs(trace: Trace, limits: Limits) -> Iterable[Sign]:
             label=LABEL, scope=OfFlow(report.fd // 2, report.fd % 2, int(found.start[row]), int(found.stop[row])),
             start_ns=wait.start_ns, end_ns=wait.end_ns, at_least=wait.at_least, facts=Facts(report.mtu, router, reason),
             confidence=Confidence(0.95, ("a Packet Too Big quotes the connection", "the same bytes resent within its MTU")),
-            frames=(*proof[:1], told, *proof[1:]),
+            frames=tuple(sorted((*proof, told), key=lambda frame: frame.ts_ns)),
         )  # fmt: skip
 
 

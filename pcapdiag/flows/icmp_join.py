@@ -143,6 +143,7 @@ def losses_of(packets: Packets, tcp: TcpTables) -> dict[int, TooBig]:
 
     Explained are bytes first sent in a packet above the MTU, before the flow's last such report, and resent within it
     after the first: routers limit how many reports they send (RFC 1812 section 4.3.2.8), so not every loss has its own.
+    Where the tap did not see the packet that was too big, the report has to quote it.
     """
     explained: dict[int, TooBig] = {}
     per_fd: dict[int, list[TooBig]] = defaultdict(list)
@@ -150,13 +151,15 @@ def losses_of(packets: Packets, tcp: TcpTables) -> dict[int, TooBig]:
         per_fd[one.fd].append(one)
     found = tcp.recoveries
     for fd, reports in per_fd.items():
-        for row in np.flatnonzero((found.fd == fd) & found.at_sender & ~found.spurious).tolist():
-            told = [one for one in reports if one.ts_ns <= found.resent_ns[row]]
-            if not told or int(found.first_ns[row]) > reports[-1].ts_ns:
+        for row in np.flatnonzero((found.fd == fd) & ~found.spurious & (found.resent_segment >= 0)).tolist():
+            start, seen = int(found.start[row]), bool(found.at_sender[row])
+            told = [one for one in reports if one.ts_ns <= found.resent_ns[row] and (seen or start <= one.offset < found.stop[row])]
+            if not told or (seen and int(found.first_ns[row]) > reports[-1].ts_ns):
                 continue
             mtu = min(one.mtu for one in told)
-            if _ip_len(packets, tcp, int(found.first_segment[row])) > mtu >= _ip_len(packets, tcp, int(found.resent_segment[row])):
-                explained[row] = max(told, key=lambda one: (one.offset <= found.start[row], one.offset))
+            sent_len = _ip_len(packets, tcp, int(found.first_segment[row])) if seen else min(one.quoted_len for one in told)
+            if sent_len > mtu >= _ip_len(packets, tcp, int(found.resent_segment[row])):
+                explained[row] = max(told, key=lambda one: (one.offset <= start, one.offset))
     return explained
 
 

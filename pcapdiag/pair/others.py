@@ -25,6 +25,8 @@ class Others:
     near_direction: I64
     far: Rows
     far_direction: I64
+    far_errors: Rows
+    """ICMP errors that the far capture holds alone, from whatever host: routers between the taps speak to one side."""
     matched_count: int
 
 
@@ -42,7 +44,8 @@ def match_others(near: Side, far: Side) -> Others:
         here = some[alone]
         single.append((here, np.where(_from_client(side, here, clients), 0, 1)))
     return Others(
-        near=single[0][0], near_direction=single[0][1], far=single[1][0], far_direction=single[1][1], matched_count=len(left)
+        near=single[0][0], near_direction=single[0][1], far=single[1][0], far_direction=single[1][1],
+        far_errors=np.setdiff1d(far.packets.icmp_errors.row, rows[1][right]), matched_count=len(left),
     )  # fmt: skip
 
 

@@ -150,8 +150,7 @@ def _datagrams(far: Side, others: Others) -> tuple[Rows, Bools]:
     packets = far.packets
     whole = (packets.frag_offset[others.far] == 0) & ~packets.more_fragments[others.far]
     forth = others.far[(others.far_direction == 0) & whole & ~np.isin(packets.proto[others.far], (ICMP, ICMPV6))]
-    errors = np.setdiff1d(packets.icmp_errors.row, forth)
-    errors = errors[np.isin(errors, others.far)]
+    errors = np.setdiff1d(others.far_errors, forth)
     rows = np.concatenate([forth, errors])
     return rows, np.arange(len(rows)) >= len(forth)
 
