@@ -99,6 +99,17 @@ def test_a_backlog_is_a_run_of_full_packets() -> None:
     assert bulk(25, *sent, to(10, 10**6, 600), back(12, 0, payload_len=1_448)) == [(0, 21), (90, 91)], "neither short ones nor the peer's"
 
 
+def test_a_super_segment_makes_no_full_packet_a_short_one() -> None:
+    sent = [to(at, at * 14_480, 14_480 if at == 20 else 1_448) for at in (0, 1, 20, 21, 90, 91)]
+    assert bulk(25, *sent) == [(0, 21), (90, 91)]
+    told = Wire().handshake().send(300)
+    for length in (9_000, 1_448, 9_000, 1_448):
+        told.supersegment(length, by="server").wait(ms=10)
+    tcp = told.trace().tcp
+    for starts, ends in (bulk_intervals(tcp, 1, 15 * MS), backlogs(tcp, 1, np.array([15 * MS]), 0, 1)[1:]):
+        assert [round((end - start) / MS) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)] == [30]
+
+
 def test_small_packets_are_no_backlog() -> None:
     assert bulk(25, *(to(at, 100 * at) for at in range(9))) == []
     assert bulk(25, back(0, 0)) == []

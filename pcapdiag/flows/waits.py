@@ -22,6 +22,8 @@ _FULL_SHARE = 0.9
 """Options vary the payload of a full packet by some bytes."""
 _FIN_LEN = 1
 """Of the numbers that a sender counts one is its FIN's."""
+_ETHERNET_MSS = 1_460
+"""1,500 bytes less the headers of IPv4 and TCP, where no SYN told."""
 _LEAST_FULL_LEN = 500
 """Below the least MSS a host must accept (536, RFC 9293 section 3.7.1) no packet counts as full."""
 
@@ -107,7 +109,8 @@ def bulk_intervals(tcp: TcpTables, fd: int, within_ns: int) -> tuple[I64, I64]:
     flow, direction = divmod(fd, 2)
     begin, stop = int(tcp.flows.begin[flow]), int(tcp.flows.stop[flow])
     size = np.where(tcp.segments.direction[begin:stop] == direction, tcp.segments.payload_len[begin:stop], 0)
-    full = tcp.segments.ts_ns[begin:stop][size >= _FULL_SHARE * max(int(size.max(initial=0)), _LEAST_FULL_LEN)]
+    most = min(int(size.max(initial=0)), int(_packet_len(tcp, slice(flow, flow + 1))[0]))
+    full = tcp.segments.ts_ns[begin:stop][size >= _FULL_SHARE * max(most, _LEAST_FULL_LEN)]
     if not len(full):
         return full, full
     parted = np.flatnonzero(np.diff(full) > within_ns)
@@ -132,9 +135,17 @@ def backlogs(tcp: TcpTables, direction: int, within_ns: I64, first: int, stop: i
     begins = np.flatnonzero(np.diff(own, prepend=-1))
     least = np.full(stop - first, np.inf)
     if len(begins):
-        least[own[begins]] = _FULL_SHARE * np.maximum(np.maximum.reduceat(size, begins), _LEAST_FULL_LEN)
+        most = np.minimum(np.maximum.reduceat(size, begins), _packet_len(tcp, slice(first, stop))[own[begins]])
+        least[own[begins]] = _FULL_SHARE * np.maximum(most, _LEAST_FULL_LEN)
     rows = np.flatnonzero(size >= least[own])
     flow, ts_ns = own[rows], ts_ns[rows]
     parted = np.flatnonzero((np.diff(flow, prepend=-1) != 0) | (np.diff(ts_ns, prepend=0) > within_ns[flow]))
     last = np.append(parted[1:], len(rows))[: len(parted)] - 1
     return Backlogs(np.searchsorted(flow[parted], np.arange(stop - first + 1)), ts_ns[parted], ts_ns[last])
+
+
+def _packet_len(tcp: TcpTables, flows: slice) -> I64:
+    """Payload of the longest packet on the wire, by what both ends announced: super-segments are longer."""
+    mss = np.stack([tcp.flows.client_mss[flows], tcp.flows.server_mss[flows]]).astype(np.int64)
+    announced = np.where(mss > 0, mss, np.iinfo(np.int64).max).min(axis=0)
+    return np.where((mss > 0).any(axis=0), announced, _ETHERNET_MSS)
