@@ -92,6 +92,16 @@ def test_files_of_one_tap_that_overlap_are_put_together() -> None:
     assert second_views(table, 2).tolist() == []
 
 
+@pytest.mark.parametrize("names", [("cut.pcap", "full.pcap"), ("full.pcap", "cut.pcap")])
+def test_of_one_tap_that_wrote_two_files_the_fuller_packets_are_read(tmp_path: Path, names: tuple[str, str]) -> None:
+    wire = Wire().handshake().http_get("/one", body=6_000, think_ms=400).http_get("/two").close()
+    (tmp_path / "full.pcap").write_bytes(wire.pcap())
+    (tmp_path / "cut.pcap").write_bytes(wire.pcap(snaplen=80))
+    both, _ = scan([str(tmp_path / name) for name in names], Options())
+    assert [one.name for one in both.exchanges if not one.is_setup] == ["GET /one", "GET /two"]
+    assert spent(both) == spent(load(str(tmp_path / "full.pcap")))
+
+
 def test_datagrams_and_their_fragments() -> None:
     asked = {"proto": UDP, "payload_len": 30}
     first = {"proto": UDP, "payload_len": 1_400, "more_fragments": True, "back": True}

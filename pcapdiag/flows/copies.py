@@ -104,7 +104,8 @@ class _Twins:
         for part in windows(len(rows), room):
             identities[part] = identity(packets, rows[part])
         for portion in portions(identities, room):
-            place = portion[np.argsort(identities[portion], kind="stable")]
+            mine = rows[portion]  # two captures of one tap may show a packet at the same time: of them the one that holds more of it stays
+            place = portion[np.lexsort((-packets.payload_captured[mine].astype(np.int64), packets.ts_ns[mine], identities[portion]))]
             same = identities[place[1:]] == identities[place[:-1]]
             kept = np.flatnonzero(np.append(same, [False])[: len(place)] | np.append([False], same)[: len(place)])
             mask = np.zeros(len(place), np.uint8)
