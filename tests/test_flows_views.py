@@ -102,6 +102,25 @@ def test_of_one_tap_that_wrote_two_files_the_fuller_packets_are_read(tmp_path: P
     assert spent(both) == spent(load(str(tmp_path / "full.pcap")))
 
 
+@pytest.mark.parametrize("how", ["cut", "copied", "coupled"])
+def test_neither_copies_nor_offload_show_more_and_a_cut_capture_shows_less(tmp_path: Path, how: str) -> None:
+    near, far = (Wire(vantage=side, rtt_ms=150).handshake() for side in ENDS)
+    for side, wire in zip(ENDS, (near, far), strict=True):
+        wire.http_get("/one", body=9_000, think_ms=80).acks("none")
+        for _ in range(4):
+            wire.wait(ms=40).reply(4 * 1_448) if side == "server" or how != "coupled" else wire.wait(ms=40).supersegment(
+                4 * 1_448, by="server"
+            )
+        wire.close()
+    (tmp_path / "near.pcap").write_bytes(near.pcap(snaplen=80 if how == "cut" else 262_144))
+    there = [(ns + 3_000_000_000 + late, frame) for ns, frame in far.frames() for late in ((0, 2_000) if how == "copied" else (0,))]
+    (tmp_path / "far.pcap").write_bytes(pcap(there))
+    both, _ = scan([str(tmp_path / name) for name in ("near.pcap", "far.pcap")], Options())
+    taken = [both.captures[capture].name for capture in both.flows.capture.tolist()]
+    assert taken == ["far.pcap" if how == "cut" else "near.pcap"]
+    assert "GET /one" in [one.name for one in both.exchanges]
+
+
 def test_datagrams_and_their_fragments() -> None:
     asked = {"proto": UDP, "payload_len": 30}
     first = {"proto": UDP, "payload_len": 1_400, "more_fragments": True, "back": True}

@@ -16,7 +16,7 @@ from pcapdiag.flows.copies import identity
 from pcapdiag.flows.pieces import key
 from pcapdiag.flows.segmented import group_starts
 from pcapdiag.packets.distinct import mixed
-from pcapdiag.packets.table import ACK, SYN
+from pcapdiag.packets.table import ACK, SYN, TCP
 from pcapdiag.spool import WINDOW, mask_of, rows_where, windows
 
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ _LEAST_SHARED: Final = 3
 _SHARE: Final = 0.2
 """Of a connection's packets that two captures have in common; fewer are one packet where offload cuts them otherwise at each end."""
 _ENOUGH: Final = 0.75
-"""The capture that shows most of all is taken if it holds so much of what the best one holds of a connection; of equals the one nearest
-to the clients, where the whole wait of a request shows."""
+"""The capture that shows most of all is taken if it holds so much of what the best one holds of a connection, and cut little of it
+off; of equals the one nearest to the clients, where the whole wait of a request shows."""
+_ETHERNET_MSS: Final = 1_460
+"""1,500 bytes less the headers of IPv4 and TCP."""
 _INSTANT_NS: Final = 1_000
 """Two taps see no packet at the same microsecond; files of one tap may tell nanoseconds, or not."""
 _NOTHING: Final = np.empty(0, np.intp)
@@ -76,6 +78,12 @@ class _Views:
     capture: I64
     count: I64
     """Packets of it."""
+    shown: I64
+    """Packets that passed its tap on the wire: each once, super-segments as the packets they are made of."""
+    said: I64
+    """Bytes of payload in all of them."""
+    held: I64
+    """Of these: those that it kept."""
     shared: I64
     """Of them: those that another capture holds, too."""
     told: I64
@@ -94,11 +102,17 @@ class _Views:
         several = np.minimum.reduceat(capture, begin) != np.maximum.reduceat(capture, begin)
         kept = np.flatnonzero(np.repeat(several, np.diff(begin, append=len(rows))))
         rows, group, capture = rows[kept], group[kept], capture[kept]
-        shared, at_once = _shared(packets, rows, capture)
+        shared, at_once, again = _shared(packets, rows, capture)
+        payload = packets.payload_len[rows].astype(np.int64)
+        in_one = np.where(packets.proto[rows] == TCP, np.maximum(-(-payload // _ETHERNET_MSS), 1), 1)
+        shown, held = np.where(again, 0, in_one), packets.payload_captured[rows]
         told = shared & ((packets.ip_id[rows] != 0) | packets.has_ts[rows])
         keys, of = np.unique(np.stack([group, capture]), axis=1, return_inverse=True)
         of = of.reshape(-1)
-        counts = [np.bincount(of, weights=weights, minlength=keys.shape[1]).astype(np.int64) for weights in (None, shared, told, at_once)]
+        counts = [
+            np.bincount(of, weights=weights, minlength=keys.shape[1]).astype(np.int64)
+            for weights in (None, shown, payload, held, shared, told, at_once)
+        ]
         lead_ns = _lead_ns(packets.ts_ns[rows], shared, _from_client(packets, rows, group), of, keys.shape[1])
         return cls(**dict(zip((one.name for one in fields(cls)), (*keys, *counts, lead_ns), strict=True)))
 
@@ -116,11 +130,13 @@ class _Views:
         same &= 2 * self.at_once < self.shared  # else one tap, whose files overlap: what only one of them holds is wanted too
         begins = group_starts(self.group)
         group = np.cumsum(begins) - 1
+        rank = np.bincount(self.capture[same], weights=self.shown[same], minlength=int(self.capture.max(initial=0)) + 1)  # who shows most
         best = np.zeros(int(begins.sum()), np.int64)
-        np.maximum.at(best, group[same], self.count[same])
-        rank = np.bincount(self.capture[same], weights=self.count[same], minlength=int(self.capture.max(initial=0)) + 1)  # who shows most
-        worth = np.where(same & (self.count >= _ENOUGH * best[group]), 1 + rank[self.capture], 0)
-        order = np.lexsort((self.capture, -self._nearness(same, group)[self.capture], -worth, group))
+        np.maximum.at(best, group[same], self.shown[same])
+        enough = same & (self.shown >= _ENOUGH * best[group])
+        worth = np.where(enough, 1 + rank[self.capture], 0)
+        whole = enough & (self.held >= _ENOUGH * self.said)  # else cut by a snaplen
+        order = np.lexsort((self.capture, -self._nearness(same, group)[self.capture], -worth, ~whole, group))
         second: Bools = same.copy()
         second[order[group_starts(group[order])]] = False
         return second
@@ -158,8 +174,8 @@ def _lead_ns(ts_ns: I64, shared: Bools, from_client: Bools, of: Rows, count: int
     return np.where((some[0] > 0) & (some[1] > 0), server - client, 0).astype(np.int64)
 
 
-def _shared(packets: Packets, rows: Rows, capture: I64) -> tuple[Bools, Bools]:
-    """Which packets another capture holds too, and which of these at the same instant."""
+def _shared(packets: Packets, rows: Rows, capture: I64) -> tuple[Bools, Bools, Bools]:
+    """Which packets another capture holds too, which of these at the same instant, and which the same one held before."""
     _, of = np.unique(identity(packets, rows), return_inverse=True)
     low, high = (np.full(int(of.max(initial=-1)) + 1, end) for end in (np.iinfo(np.int64).max, -1))
     first_ns, last_ns = low.copy(), high.copy()
@@ -167,7 +183,10 @@ def _shared(packets: Packets, rows: Rows, capture: I64) -> tuple[Bools, Bools]:
         np.minimum.at(least, of, values)
         np.maximum.at(most, of, values)
     shared = low < high
-    return shared[of], (shared & (last_ns - first_ns <= _INSTANT_NS))[of]
+    order = np.lexsort((capture, of))
+    again = np.zeros(len(rows), np.bool_)
+    again[order[1:]] = (of[order[1:]] == of[order[:-1]]) & (capture[order[1:]] == capture[order[:-1]])
+    return shared[of], (shared & (last_ns - first_ns <= _INSTANT_NS))[of], again
 
 
 def _add_fragments(packets: Packets, gone: Bools, room: Room | None) -> None:
