@@ -10,7 +10,7 @@ import pytest
 
 from pcapdiag.flows.views import second_views
 from pcapdiag.options import Options
-from pcapdiag.packets.table import UDP
+from pcapdiag.packets.table import RST, UDP
 from pcapdiag.pipeline import diagnose, load, scan
 from tests.packet_rows import CLIENT, MS, SERVER, Row, packets, row
 from tests.wire import Wire
@@ -85,6 +85,17 @@ def test_the_capture_that_shows_most_of_all_is_taken_where_it_shows_enough() -> 
     assert second_views(packets(*most), 2).tolist() == list(range(40, 72))
     few = [*(sight(n, 0, 1_000) for n in range(4)), *(sight(n, 0, 2_000) for n in first), *(sight(n, 1, 1_000) for n in second)]
     assert second_views(packets(*few, *(sight(n, 1, 2_000) for n in second)), 2).tolist() == list(range(24)), "the second shows more of all"
+
+
+def test_a_reset_that_is_all_a_lossy_capture_holds_of_a_connection_is_no_second_one() -> None:
+    whole = [sight(n, capture, 1_000) for capture in (0, 1) for n in range(20)]
+    reset = {"ip_id": 0, "payload_len": 0, "flags": RST}
+    opened = [sight(30, 0, 2_000, payload_len=0), sight(31, 0, 2_000, payload_len=0, back=True)]
+    rest = [*opened, sight(40, 0, 2_000, **reset), sight(40, 1, 2_000, **reset)]
+    assert second_views(packets(*whole, *rest), 2).tolist() == [*range(20, 40), 43]
+    answered = [opened[0], *(sight(31, capture, 2_000, payload_len=0, back=True) for capture in (0, 1)), *rest[2:]]
+    assert second_views(packets(*whole, *answered), 2).tolist() == [*range(20, 40), 42, 44], "one of two is told from a resend"
+    assert second_views(packets(*rest), 2).tolist() == [], "two captures that have nothing else in common"
 
 
 def test_files_of_one_tap_that_overlap_are_put_together() -> None:

@@ -130,6 +130,7 @@ class _Views:
         same &= 2 * self.at_once < self.shared  # else one tap, whose files overlap: what only one of them holds is wanted too
         begins = group_starts(self.group)
         group = np.cumsum(begins) - 1
+        same &= (np.bincount(group, weights=same) > 1)[group]  # where one stands alone there is nothing to choose
         rank = np.bincount(self.capture[same], weights=self.shown[same], minlength=int(self.capture.max(initial=0)) + 1)  # who shows most
         best = np.zeros(int(begins.sum()), np.int64)
         np.maximum.at(best, group[same], self.shown[same])
@@ -139,7 +140,15 @@ class _Views:
         order = np.lexsort((self.capture, -self._nearness(same, group)[self.capture], -worth, ~whole, group))
         second: Bools = same.copy()
         second[order[group_starts(group[order])]] = False
-        return second
+        return second | self._remnants(same, group)
+
+    def _remnants(self, same: Bools, group: I64) -> Bools:
+        """What a capture that lost packets holds of connections of which another one, which sees what it sees, holds that and more."""
+        known = np.zeros(int(self.capture.max(initial=0)) + 1, np.bool_)
+        known[self.capture[same]] = True
+        found = ~np.isin(group, group[same]) & known[self.capture] & (self.shared == self.count) & (2 * self.at_once < self.shared)
+        remnants: Bools = found & np.isin(group, group[~found])
+        return remnants
 
     def _nearness(self, same: Bools, group: I64) -> F64:
         """Per capture how much nearer to the clients it was taken than the others that hold the same connections."""
