@@ -148,6 +148,13 @@ def test_marginal_cost_is_the_slope_not_the_mean() -> None:
     assert "3.00 us over all, no step is more than 33% off; the dearest step is 1.60 times" in said
 
 
+@pytest.fixture
+def memory_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These programs need next to none."""
+    monkeypatch.setattr("tests.bench.cost._TOUCHED_LEN", 0)
+
+
+@pytest.mark.usefixtures("memory_as_it_is")
 def test_every_step_of_the_marginal_cost_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.bench.scale.CONTENDERS", {JSON: (sys.executable, "-S", "-c", "pass")})
     monkeypatch.setattr("tests.bench.scale._UNIT", 10)
@@ -157,6 +164,7 @@ def test_every_step_of_the_marginal_cost_is_measured(tmp_path: Path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("memory_as_it_is")
 @pytest.mark.parametrize(("report", "right"), [("'same'", True), ("sys.argv[2]", False)], ids=["same", "different"])
 def test_a_large_capture_is_judged_by_its_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: str, right: bool) -> None:
     program = f"import pathlib, sys; pathlib.Path(sys.argv[sys.argv.index('-o') + 1]).write_text({report})"

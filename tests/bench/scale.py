@@ -70,7 +70,7 @@ def marginal(source: Path, folder: Path, rounds: int, jobs: int | None = None) -
     wall, cpu = (steps_us(sizes, values) for values in ([cost.wall_s for cost in costs], [cost.cpu_s for cost in costs]))
     lines = [f"{'packets':>12}{'wall s':>9}{'CPU s':>9}{'peak MiB':>10}{'us a packet more: wall':>24}{'CPU':>7}"]
     for index, (count, cost) in enumerate(zip(sizes, costs, strict=True)):
-        more = f"{wall[index - 1]:>24.2f}{cpu[index - 1]:>7.2f}" if index else ""
+        more = f"{wall[index - 1]:>24.2f} {cpu[index - 1]:>6.2f}" if index else ""
         lines.append(f"{count:>12,}{cost.wall_s:>9.2f}{cost.cpu_s:>9.2f}{cost.peak_len / 2**20:>10,.0f}{more}")
     return "\n".join([*lines, flat("wall", sizes, wall), flat("CPU", sizes, cpu)])
 
