@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 
 from pcapdiag.columns import I64, NEVER, Bools, Rows
-from pcapdiag.flows.pieces import key
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.segmented import concatenated_ranges
 from pcapdiag.flows.table import Acks, Gaps, Pieces, Recoveries, Sacked, Segments, TcpTables
 from pcapdiag.packets.table import SYN, Packets

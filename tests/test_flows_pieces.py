@@ -6,7 +6,8 @@ import numpy as np
 
 from pcapdiag.columns import NEVER
 from pcapdiag.flows import group_flows
-from pcapdiag.flows.pieces import first_ack, key, time_of
+from pcapdiag.flows.offsets import key
+from pcapdiag.flows.pieces import first_ack, time_of
 from pcapdiag.flows.table import Acks, TcpTables
 from pcapdiag.packets.table import ACK, FIN, RST, SYN
 from tests.packet_rows import BEGIN_NS, MS, Row, capture, packets, row

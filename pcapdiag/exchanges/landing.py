@@ -12,7 +12,7 @@ from pcapdiag.exchanges.draft import Ending
 from pcapdiag.exchanges.drafted import ENDINGS
 from pcapdiag.exchanges.ragged import Ragged
 from pcapdiag.exchanges.table import CODES, Outcome
-from pcapdiag.flows.pieces import key
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.segmented import group_starts, running_max
 from pcapdiag.flows.table import CLIENT_TO_SERVER, SERVER_TO_CLIENT, Vantage
 from pcapdiag.flows.within import search_within

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcapdiag.columns import I8, I64, NEVER, U8, U16, U32, Bools
-from pcapdiag.flows.pieces import first_ack, key, time_of
+from pcapdiag.flows.offsets import key
+from pcapdiag.flows.pieces import first_ack, time_of
 from pcapdiag.flows.segmented import LOWEST, group_starts, last_index_where, running_max, shifted
 from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Acks, Kind, Pieces

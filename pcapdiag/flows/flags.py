@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pcapdiag.columns import I32, I64, Bools, Col, Table
 from pcapdiag.flows.measure import resent_within
-from pcapdiag.flows.pieces import key
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.segmented import LOWEST, group_starts, last_index_where, running_max, shifted
 from pcapdiag.packets.table import ACK, FIN, RST, SYN, TCP
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pcapdiag.columns import I32, I64, U8, U16, Bools, Rows
-from pcapdiag.flows.pieces import key
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.segmented import LOWEST, group_starts, last_index_where, running_max, shifted
 from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Acks, Kind, Pieces

@@ -14,7 +14,7 @@ import numpy as np
 from pcapdiag.columns import I64, NEVER, U16, Bools
 from pcapdiag.flows.ack_loss import acks_lost
 from pcapdiag.flows.again import Again, Entries, Heard
-from pcapdiag.flows.pieces import key
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.resend_table import Evidence
 from pcapdiag.flows.segmented import concatenated_ranges, group_starts
 from pcapdiag.flows.sequence import Sequence

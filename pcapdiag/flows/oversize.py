@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcapdiag.columns import I32, I64, NEVER, Bools
-from pcapdiag.flows.pieces import first_ack, first_seen, key, time_of
+from pcapdiag.flows.offsets import key
+from pcapdiag.flows.pieces import first_ack, first_seen, time_of
 from pcapdiag.flows.rtt import RoundTrips
 from pcapdiag.flows.sends import sends_of
 from pcapdiag.flows.table import Kind, TcpTables

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from pcapdiag.columns import I64, NEVER, Bools
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.segmented import LOWEST, group_starts, running_max, shifted
+from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Acks, Gaps, Kind, Pieces, Segments
 from pcapdiag.flows.within import search_within
-
-if TYPE_CHECKING:
-    from pcapdiag.flows.sequence import Sequence
-
-_SHIFT = 44
-"""Stream offsets stay below 2^43 (8 TB): fd << 44 | offset is one sortable number."""
-
-
-def key(fd: I64, offset: I64) -> I64:
-    """One number that sorts by flow direction, then stream offset."""
-    return (fd << _SHIFT) + offset
 
 
 def first_sights(sequence: Sequence, payload_len: I64, ts_ns: I64, segment: I64) -> Pieces:

@@ -14,7 +14,8 @@ import numpy as np
 from pcapdiag.columns import F64, I64, NEVER, U8, U16, Bools
 from pcapdiag.flows.again import Again, Entries, Heard, heard_by_sender, sent_again
 from pcapdiag.flows.needless import Needless, bears, find_needless, mark, newer, sent_earlier
-from pcapdiag.flows.pieces import first_ack, key, time_of
+from pcapdiag.flows.offsets import key
+from pcapdiag.flows.pieces import first_ack, time_of
 from pcapdiag.flows.resend_table import Evidence, Placement, ResendKind, Resends
 from pcapdiag.flows.segmented import LOWEST, group_starts, running_max, shifted
 from pcapdiag.flows.sequence import Sequence

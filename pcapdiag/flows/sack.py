@@ -6,7 +6,7 @@ import numpy as np
 
 from pcapdiag.columns import I64
 from pcapdiag.flows.cover import first_cover
-from pcapdiag.flows.pieces import key
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Sacked
 from pcapdiag.packets.table import SackBlocks

@@ -12,7 +12,7 @@ import numpy as np
 
 from pcapdiag.columns import I32, I64, U8, U32, Bools
 from pcapdiag.flows.cover import earlier_at_most, first_cover
-from pcapdiag.flows.pieces import key
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.segmented import (
     LOWEST,
     concatenated_ranges,

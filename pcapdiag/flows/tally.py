@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pcapdiag.columns import NEVER
-from pcapdiag.flows.pieces import key
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.resend_table import ResendKind
 from pcapdiag.flows.segmented import group_starts, running_count
 from pcapdiag.flows.table import Kind, Tallies

@@ -13,7 +13,7 @@ import numpy as np
 from pcapdiag.columns import I64, Bools
 from pcapdiag.flows.again import Entries
 from pcapdiag.flows.needless import sent_earlier
-from pcapdiag.flows.pieces import key
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.segmented import LOWEST, last_index_where, running_max
 from pcapdiag.flows.sequence import Sequence
 from pcapdiag.flows.table import Kind

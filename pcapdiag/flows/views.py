@@ -13,7 +13,7 @@ import numpy as np
 
 from pcapdiag.flows.conversations import blocks, endpoints, find_conversations
 from pcapdiag.flows.copies import identity
-from pcapdiag.flows.pieces import key
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.segmented import group_starts
 from pcapdiag.packets.distinct import mixed
 from pcapdiag.packets.table import ACK, SYN, TCP

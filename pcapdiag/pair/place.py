@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcapdiag.columns import I64, NEVER, U8, Bools, Rows
-from pcapdiag.flows.pieces import first_ack, key, time_of
+from pcapdiag.flows.offsets import key
+from pcapdiag.flows.pieces import first_ack, time_of
 from pcapdiag.flows.table import Kind
 from pcapdiag.packets.table import FIN, RST, SYN
 from pcapdiag.pair.clock import to_far, to_near

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pcapdiag.columns import I64, NEVER, Rows
-from pcapdiag.flows.pieces import key
+from pcapdiag.flows.offsets import key
 from pcapdiag.flows.table import Recoveries, Repair
 from pcapdiag.pair.match_flows import pair_of_flow
 from pcapdiag.pair.table import Place
@@ -107,7 +107,7 @@ def _lost(placed: Placed, far: int, least_ns: int) -> list[_Stretch]:
 
 def _overlapping(found: Recoveries, order: Rows, starts: I64, one: _Stretch) -> int | None:
     """The row of a hole at the near tap that holds some of these bytes; `order` sorts holes by fd and start."""
-    at = int(np.searchsorted(starts, (one.fd << 44) + one.stop)) - 1
+    at = int(np.searchsorted(starts, key(one.fd, one.stop))) - 1
     if at < 0:
         return None
     row = int(order[at])
@@ -117,7 +117,7 @@ def _overlapping(found: Recoveries, order: Rows, starts: I64, one: _Stretch) -> 
 def _row(tcp: TcpTables, one: _Stretch, repair: int | None) -> list[dict[str, int]]:
     """A row for bytes whose loss left no trace at the near tap but their lateness; none when they came no later than due."""
     pieces = tcp.pieces
-    at = int(np.searchsorted(key(pieces.fd, pieces.start), (one.fd << 44) + one.stop - 1, side="right")) - 1
+    at = int(np.searchsorted(key(pieces.fd, pieces.start), key(one.fd, one.stop - 1), side="right")) - 1
     came = at >= 0 and pieces.fd[at] == one.fd and pieces.stop[at] >= one.stop
     came_ns, segment = (int(pieces.ts_ns[at]), int(pieces.segment[at])) if came else (NEVER, -1)
     if came_ns <= one.due_ns or (not came and repair is None):
@@ -141,7 +141,7 @@ class _Triggers:
 
     def at(self, one: _Stretch) -> int | None:
         """The Repair of the stretch that holds these bytes; None when the sender's tap does not tell."""
-        at = int(np.searchsorted(self._starts, (one.fd << 44) + one.stop)) - 1
+        at = int(np.searchsorted(self._starts, key(one.fd, one.stop))) - 1
         if at < 0 or self._fd[at] != one.fd or self._stop[at] <= one.start:
             return None
         repair = int(self._repair[at])
