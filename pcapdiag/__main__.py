@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import pcapdiag.interrupt  # isort: skip  # first: Ctrl-C during the imports below must not end in a traceback
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
 from pcapdiag.cli import cli
 from pcapdiag.cli.exits import Exit
-from pcapdiag.cli.terminal import has_stdout, say
-from pcapdiag.errors import PcapdiagError
+from pcapdiag.cli.terminal import drop_output, has_stdout, say, unwritable
+from pcapdiag.errors import OutputError, PcapdiagError
 
 pcapdiag.interrupt.give_back()
 # NumPy, imported when a command runs, would start a thread per core for matrices, of which there are none here, and again after each fork.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What a device says that takes nothing more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if has_stdout():
             sys.stdout.flush()
     except BrokenPipeError:
-        # Who read us has enough. What is still buffered must not fail again when the interpreter closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()  # who read us has enough
         return Exit.OK
     except (KeyboardInterrupt, click.Abort):
         return Exit.INTERRUPTED
@@ -56,6 +60,10 @@ def _run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return Exit.UNUSABLE
+    except OSError as error:  # of --help and --version, which Click prints
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        raise OutputError(unwritable(error)) from error
     return code if isinstance(code, int) else Exit.OK
 
 

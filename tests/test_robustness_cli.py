@@ -134,13 +134,26 @@ def test_a_file_name_does_not_command_the_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("redirection", "code"), [("| head -c 1", 0), ("| true", 0), (">&-", 2), ("> /dev/full", 2), ("-o /dev/full", 2)])
-def test_a_report_nobody_can_take(redirection: str, code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_report_nobody_can_take(redirection: str, code: int, form: str, tmp_path: Path) -> None:
     """A reader who left early has enough; no place for the report is an error."""
-    if "/dev/full" in redirection and not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here")
     (tmp_path / "a.pcap").write_bytes(good())
-    command = f"set -o pipefail; '{sys.executable}' -m pcapdiag analyze a.pcap -f json {redirection}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=PATIENCE_S, check=False, env=ENVIRONMENT, cwd=tmp_path)
+    nobody_takes(f"analyze a.pcap -f {form} {redirection}", code, tmp_path)
+
+
+@pytest.mark.parametrize("arguments", ["--help", "analyze --help", "--version", "detectors"])
+def test_a_page_nobody_can_take(arguments: str, tmp_path: Path) -> None:
+    nobody_takes(f"{arguments} | true", 0, tmp_path)
+    nobody_takes(f"{arguments} > /dev/full", 2, tmp_path)
+
+
+def nobody_takes(arguments: str, code: int, folder: Path) -> None:
+    """Runs it with a stdout that is buffered, as it is for most."""
+    if "/dev/full" in arguments and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    buffered = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONUNBUFFERED"}
+    command = f"set -o pipefail; '{sys.executable}' -m pcapdiag {arguments}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=PATIENCE_S, check=False, env=buffered, cwd=folder)
     assert done.returncode == code
     assert len(done.stderr.splitlines()) == (0 if code == 0 else 1)
     assert b"internal" not in done.stderr

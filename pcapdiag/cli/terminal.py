@@ -66,4 +66,18 @@ def print_report(text: str | Iterable[str]) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
+        raise OutputError(unwritable(error)) from error
+
+
+def unwritable(error: OSError) -> str:
+    """One line on a standard output that takes nothing more; from here on it takes everything, and it goes nowhere.
+
+    What is still buffered must not fail again when the interpreter closes it.
+    """
+    drop_output()
+    return f"standard output: cannot be written ({error.strerror})"
+
+
+def drop_output() -> None:
+    """Makes stdout the null device."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
