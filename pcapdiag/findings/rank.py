@@ -24,7 +24,7 @@ from pcapdiag.findings.types import Domain, Finding, FindingKind, Score, Severit
 from pcapdiag.flows.filtered import Filtered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pcapdiag.findings.reach import Reach
     from pcapdiag.findings.types import Conclusion, Detector
@@ -96,30 +96,31 @@ def verdict(findings: Iterable[Finding], quality: Iterable[Quality]) -> str:
 
 
 def _capped(conclusions: Iterable[Conclusion], by_code: Mapping[str, Detector], tables: Tables, ledger: Ledger) -> Iterable[Conclusion]:
-    """Much unattributed time means that we do not understand this capture: it caps all confidence but in what the file itself is."""
-    if tables.quality and all(one.grade == "F" for one in tables.quality):
-        conclusions = [
-            one if one.kind is FindingKind.CAPTURE else replace(one, confidence=one.confidence.capped(GRADE_F_CAP, "capture of grade F"))
-            for one in conclusions
-        ]
-    if tables.quality and all(one.filtered == Filtered.NO_ACKS.value for one in tables.quality):
-        conclusions = [
-            replace(one, confidence=one.confidence.capped(NO_ACKS_CAP, "no acknowledgments were captured"))
-            if by_code[one.code].domain is Domain.NETWORK else one for one in conclusions
-        ]  # fmt: skip
-    if tables.quality and all(one.cut_headers for one in tables.quality):
-        conclusions = [
-            replace(one, confidence=one.confidence.capped(CUT_OPTIONS_CAP, "TCP options were cut off")) if one.code in _BY_RESENDS else one
-            for one in conclusions
-        ]
-    ratio = summarise(tables, ledger).unattributed_ratio
-    if ratio <= UNATTRIBUTED_LIMIT:
-        return conclusions
-    why = f"{ratio:.0%} of the time is unattributed"
-    return [
-        one if one.kind is FindingKind.CAPTURE else replace(one, confidence=one.confidence.capped(UNATTRIBUTED_CAP, why))
-        for one in conclusions
-    ]
+    """What the captures cannot show, and what we do not understand of them, caps the confidence of what rests on it."""
+
+    def concerns_traffic(one: Conclusion) -> bool:
+        return one.kind is not FindingKind.CAPTURE
+
+    quality, ratio = tables.quality, summarise(tables, ledger).unattributed_ratio
+    caps: list[tuple[bool, Callable[[Conclusion], bool], float, str]] = [
+        (_all(one.grade == "F" for one in quality), concerns_traffic, GRADE_F_CAP, "capture of grade F"),
+        (
+            _all(one.filtered == Filtered.NO_ACKS.value for one in quality),
+            lambda one: by_code[one.code].domain is Domain.NETWORK, NO_ACKS_CAP, "no acknowledgments were captured",
+        ),
+        (_all(one.cuts_options for one in quality), lambda one: one.code in _BY_RESENDS, CUT_OPTIONS_CAP, "TCP options were cut off"),
+        (ratio > UNATTRIBUTED_LIMIT, concerns_traffic, UNATTRIBUTED_CAP, f"{ratio:.0%} of the time is unattributed"),
+    ]  # fmt: skip
+    for holds, rests_on_it, most, why in caps:
+        if holds:
+            conclusions = [replace(c, confidence=c.confidence.capped(most, why)) if rests_on_it(c) else c for c in conclusions]
+    return conclusions
+
+
+def _all(holds: Iterable[bool]) -> bool:
+    """Of all captures, of which there is one at least."""
+    found = [*holds]
+    return bool(found) and all(found)
 
 
 def _merged(conclusions: Iterable[Conclusion], by_code: Mapping[str, Detector], clock: Clock) -> list[Conclusion]:

@@ -336,6 +336,11 @@ class Quality:
     """Codes of the capture findings it gives rise to."""
 
     @property
+    def cuts_options(self) -> bool:
+        """Did the snaplen end amid TCP options? Then it cut what data there was, too; single cut packets are another thing."""
+        return self.cut_headers > 0 and 2 * self.cut_frames > self.tcp_data_packets
+
+    @property
     def capture_loss_ratio(self) -> float:
         """Unseen bytes over all bytes that were acknowledged or seen; 0 to 1."""
         total = self.seen_bytes + self.unseen_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,24 @@ def test_where_it_cut_options_a_resend_may_have_been_needless(snaplen: int, sure
     path.write_bytes(wire.close().pcap(snaplen=snaplen))
     (found,) = (f for f in diagnose(load(str(path))).findings if f.code == "tail-loss-rto")
     assert found.conclusion.confidence.value == sure
+
+
+def test_one_packet_cut_in_its_options_makes_nobody_doubt_the_others(tmp_path: Path) -> None:
+    wire = Wire().handshake().send(300).reply(300).wait(ms=50).send(300, lose="after").wait(ms=300).resend().reply(300)
+    whole = wire.close().pcap(snaplen=1_514)
+    at, cut = 24, 0
+    records = [whole[:at]]
+    while at < len(whole):
+        seconds, fraction, captured, length = struct.unpack_from("<IIII", whole, at)
+        kept = 64 if length == 66 and not cut else captured  # a pure ACK with timestamps
+        cut += kept < captured
+        records.append(struct.pack("<IIII", seconds, fraction, kept, length) + whole[at + 16 : at + 16 + kept])
+        at += 16 + captured
+    assert cut == 1
+    path = tmp_path / "one.pcap"
+    path.write_bytes(b"".join(records))
+    (found,) = (f for f in diagnose(load(str(path))).findings if f.code == "tail-loss-rto")
+    assert found.conclusion.confidence.value == 0.95
 
 
 def test_whole_packets_stay_quiet(tmp_path: Path) -> None:
