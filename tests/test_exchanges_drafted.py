@@ -52,7 +52,7 @@ def test_equal_facts_are_kept_once_but_true_is_no_one() -> None:
     assert [row.facts for row in table] == facts
     assert [type(row.facts.get("a")) for row in table] == [int, int, bool, int, type(None)]
     assert table.fact.tolist() == [0, 0, 1, 2, 3]
-    assert (table.has_fact("b").tolist(), table.fact_holds("b").tolist()) == ([False, False, False, True, False], [False] * 5)
+    assert (table.fact_holds("a").tolist(), table.fact_holds("b").tolist()) == ([True, True, True, True, False], [False] * 5)
 
 
 def test_a_deadline_beyond_all_times_is_never() -> None:

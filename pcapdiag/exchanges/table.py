@@ -267,16 +267,9 @@ class Exchanges(Table):
         """The exchanges of one flow."""
         return self.where(self.flow == flow)
 
-    def has_fact(self, name: str) -> Bools:
-        """Which of them have a fact of that name."""
-        return self._of_facts([name in facts for facts in self.facts])
-
     def fact_holds(self, name: str) -> Bools:
         """For which of them the fact of that name is there, and neither 0 nor empty nor False."""
-        return self._of_facts([bool(facts.get(name)) for facts in self.facts])
-
-    def _of_facts(self, holds: list[bool]) -> Bools:
-        found: Bools = np.array(holds, np.bool_)[self.fact]
+        found: Bools = np.array([bool(facts.get(name)) for facts in self.facts], np.bool_)[self.fact]
         return found
 
     @property
